@@ -14,7 +14,7 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One rule that a field of a request breaks. `path` is the JSON path, such as ("body", "percolate", "min_score")."""
+    """One rule that a field breaks. `path` is its place in JSON, such as ("body", "percolate", "min_score")."""
 
     path: tuple[str | int, ...]
     message: str
@@ -209,6 +209,7 @@ class ModelFailed(LensmeshError):
     grpc_code = grpc.StatusCode.INTERNAL
     http_status = 500
     type = "model_failed"
+    retryable = True
 
 
 def error_classes() -> dict[str, type[LensmeshError]]:

@@ -1,0 +1,148 @@
+"""Task records: created once, changed only by compare-and-set, forward only.
+
+The record is the truth about a task; messages only say that there is something to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from lensmesh.v1 import pipeline_pb2 as pipeline
+from lensmesh.v1 import task_pb2
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from services.mesh.bus import topology
+from services.mesh.bus.topology import Bus
+from services.mesh.errors import Conflict, NotFound
+from services.mesh.tenancy import Tenant
+
+TERMINAL = frozenset(
+    {
+        task_pb2.TASK_STATUS_DONE,
+        task_pb2.TASK_STATUS_FAILED,
+        task_pb2.TASK_STATUS_SKIPPED,
+        task_pb2.TASK_STATUS_CANCELLED,
+    }
+)
+
+# Writers of one record at a time are few: its worker, a canceller, a sweeper.
+_CHANGE_ATTEMPTS_MAX = 20
+
+
+@dataclass(slots=True)
+class Versioned:
+    """A record and the revision that it was read at."""
+
+    record: pipeline.TaskRecord
+    revision: int
+
+
+def is_terminal(record: pipeline.TaskRecord) -> bool:
+    """Whether the task has ended."""
+    return record.task.status in TERMINAL
+
+
+def now() -> Timestamp:
+    """The current time."""
+    stamp = Timestamp()
+    stamp.GetCurrentTime()
+    return stamp
+
+
+def fail_task(record: pipeline.TaskRecord, error: task_pb2.TaskError) -> None:
+    """Turn the record into a FAILED one; steps that were still to come fail with it."""
+    record.task.status = task_pb2.TASK_STATUS_FAILED
+    record.task.error.CopyFrom(error)
+    record.stage = pipeline.STAGE_CLOSED
+    if error.stage in record.task.steps:
+        step = record.task.steps[error.stage]
+        step.state = task_pb2.STEP_STATE_FAILED
+        step.error.CopyFrom(error)
+
+
+class TaskStore:
+    """Reads and changes task records."""
+
+    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
+        self._bus = bus
+        self._bucket = bucket
+
+    @classmethod
+    async def open(cls, bus: Bus) -> TaskStore:
+        """Open the bucket of task records."""
+        return cls(bus, await bus.bucket(topology.TASKS))
+
+    async def create(self, tenant: Tenant, record: pipeline.TaskRecord) -> int:
+        """Store a new record; returns its revision."""
+        return await self._bucket.create(tenant.key(record.task.task_id), record.SerializeToString())
+
+    async def delete(self, tenant: Tenant, task_id: str, revision: int) -> None:
+        """Forget a record that was never dispatched."""
+        await self._bucket.delete(tenant.key(task_id), last=revision)
+
+    async def read(self, tenant: Tenant, task_id: str) -> Versioned:
+        """Read a record.
+
+        Raises:
+            NotFound: there is no such task in this namespace.
+        """
+        try:
+            entry = await self._bucket.get(tenant.key(task_id))
+        except (KeyNotFoundError, NotFound):
+            raise NotFound(f"no task {task_id!r} in this namespace") from None
+        return Versioned(pipeline.TaskRecord.FromString(entry.value or b""), entry.revision or 0)
+
+    async def change(
+        self,
+        tenant: Tenant,
+        known: Versioned,
+        mutate: Callable[[pipeline.TaskRecord], bool],
+    ) -> Versioned:
+        """Change a record by compare-and-set, reading it again as long as somebody else was faster.
+
+        Args:
+            known: the record as last read; it is not modified.
+            mutate: changes a copy in place and returns True, or returns False to leave the record as it is.
+
+        Returns:
+            The record as it is now.
+        """
+        for _ in range(_CHANGE_ATTEMPTS_MAX):
+            changed = pipeline.TaskRecord()
+            changed.CopyFrom(known.record)
+            if not mutate(changed):
+                return known
+            changed.task.updated_at.CopyFrom(now())
+            key = tenant.key(changed.task.task_id)
+            try:
+                revision = await self._bucket.update(key, changed.SerializeToString(), last=known.revision)
+                return Versioned(changed, revision)
+            except KeyWrongLastSequenceError:
+                known = await self.read(tenant, known.record.task.task_id)
+        raise Conflict("the task is being changed by too many at once; try again")
+
+    async def watch(self, tenant: Tenant, task_id: str) -> AsyncIterator[pipeline.TaskRecord]:
+        """The record at once and after every change, ending with the terminal one.
+
+        Raises:
+            NotFound: there is no such task in this namespace.
+        """
+        await self.read(tenant, task_id)
+        watcher = await self._bucket.watch(tenant.key(task_id), ignore_deletes=True)
+        try:
+            async for entry in watcher:
+                if entry is None or not entry.value:
+                    continue
+                record = pipeline.TaskRecord.FromString(entry.value)
+                yield record
+                if is_terminal(record):
+                    return
+        finally:
+            await watcher.stop()  # type: ignore[no-untyped-call]
+
+    async def announce_cancel(self, tenant: Tenant, task_id: str) -> None:
+        """Tell every worker to stop what it does for this task."""
+        await self._bus.client.publish(f"{topology.CANCEL_SUBJECT}.{tenant.key(task_id)}")
