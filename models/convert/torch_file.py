@@ -1,6 +1,6 @@
 """Reads the tensors of a PyTorch checkpoint of the pre-1.6 format without torch and without running its pickles.
 
-Only OrderedDict, strings, numbers and contiguous tensors are allowed in; anything else is refused by name.
+Only OrderedDict, strings, numbers and tensors are allowed in; anything else is refused by name.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ class _View:
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements; converted checkpoints hold transposed views
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], *_: object) -> _View:
-    return _View(storage, offset, shape)
+def _rebuild_tensor(
+    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
+) -> _View:
+    return _View(storage, offset, shape, strides)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -66,10 +69,12 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         views = {name: view for name, view in state.items() if isinstance(view, _View)}
         dtypes = {view.storage.key: view.storage.dtype for view in views.values()}
         data = {str(key): _read_storage(stream, dtypes[str(key)]) for key in keys}
-    return {
-        name: data[view.storage.key][view.offset : view.offset + int(np.prod(view.shape))].reshape(view.shape)
-        for name, view in views.items()
-    }
+    return {name: _view(data[view.storage.key], view) for name, view in views.items()}
+
+
+def _view(flat: NDArray[Any], view: _View) -> NDArray[Any]:
+    strides = tuple(step * flat.itemsize for step in view.strides)
+    return np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides, writeable=False).copy()
 
 
 def _read_storage(stream: IO[bytes], dtype: np.dtype[Any]) -> NDArray[Any]:

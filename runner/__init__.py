@@ -1,0 +1,1 @@
+"""Starts and keeps alive the processes of a lensmesh on one machine."""
