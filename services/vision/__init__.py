@@ -1,0 +1,1 @@
+"""Fetches images safely and says what they show."""

@@ -1,0 +1,48 @@
+"""Puts the vision service together."""
+
+from __future__ import annotations
+
+from lensmesh.v1 import vision_pb2_grpc
+
+from services.mesh.blobs import NatsBlobStore
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import TaskStore
+from services.mesh.bus.worker import Worker
+from services.mesh.config import load
+from services.mesh.models import ModelSet, TritonModels, TritonSettings
+from services.mesh.rpc import RpcServer
+from services.mesh.service import Frame, Parts
+from services.vision.acquire import Acquirer, AcquireSettings
+from services.vision.analyse import Analyser, AnalyseSettings
+from services.vision.claims import Claims
+from services.vision.config import VisionWorkerSettings
+from services.vision.servicer import VisionServicer
+from services.vision.work import VisionWork
+
+ROLES = ("ocr", "caption", "faces", "logos", "structure")
+
+
+async def build(frame: Frame) -> Parts:
+    """The service's parts."""
+    model_set = ModelSet.read(frame.mesh.model_set)
+    models = TritonModels(frame.mesh.triton_address, load(TritonSettings))
+    names = [name for role in ROLES for name in model_set.roles[role].models]
+    acquirer = Acquirer(load(AcquireSettings))
+    blobs = await NatsBlobStore.open(frame.bus)
+    tasks = await TaskStore.open(frame.bus)
+    analyser = Analyser(models, model_set, load(AnalyseSettings))
+    claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
+    work = VisionWork(tasks, acquirer, claims, blobs, analyser)
+    rpc = RpcServer(frame.rpc)
+    rpc.add_servicer(
+        vision_pb2_grpc.add_VisionServiceServicer_to_server,
+        VisionServicer(acquirer, blobs, analyser),
+        "lensmesh.v1.VisionService",
+    )
+    return Parts(
+        rpc=rpc,
+        rpc_address=frame.mesh.vision_address,
+        pings={"nats": frame.bus.ping, "triton": lambda: models.ready(names)},
+        runnables=[Worker(frame.bus, tasks, work, load(VisionWorkerSettings))],
+        closers=[acquirer.close, models.close],
+    )

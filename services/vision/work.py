@@ -1,0 +1,187 @@
+"""The first hop: fetch, claim, store the normalised image, analyse, and hand over to the embedder.
+
+How each of these is done, the modules that it calls know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from lensmesh.v1 import common_pb2, index_pb2, task_pb2, vision_pb2
+from lensmesh.v1 import pipeline_pb2 as pipeline
+
+from services.mesh.blobs import BlobStore
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import TaskStore, Versioned, is_terminal
+from services.mesh.bus.worker import Outcome
+from services.mesh.errors import DuplicateAsset, LensmeshError
+from services.mesh.extractors import done, effective, is_on
+from services.mesh.json_names import enum_names
+from services.mesh.tenancy import Tenant, derived_uuid
+from services.vision.acquire import Acquirer, NormalisedImage
+from services.vision.analyse import Analyser
+from services.vision.claims import Claims
+
+
+class VisionWork:
+    """What vision does with a task."""
+
+    hop = topology.VISION
+    finishes = pipeline.STAGE_SEEN
+    step = "fetch"
+    job_class = pipeline.VisionJob
+
+    def __init__(
+        self, tasks: TaskStore, acquirer: Acquirer, claims: Claims, blobs: BlobStore, analyser: Analyser
+    ) -> None:
+        self._tasks = tasks
+        self._acquirer = acquirer
+        self._claims = claims
+        self._blobs = blobs
+        self._analyser = analyser
+
+    async def run(self, job: pipeline.VisionJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+        """Fetch and analyse one image."""
+        tenant = Tenant(job.namespace_id)
+        record = await self._tasks.change(tenant, record, _downloading)
+        request = record.record.request
+        started = time.perf_counter()
+        image = await self._acquirer.from_url(request.url)
+        reference = image_ref(image, tenant.blob(_blob_name(image)))
+        asset_id, duplicate_of = await self._asset(tenant, record.record, image)
+        await self._blobs.put(reference.blob_key, image.content)
+        fetched = done((time.perf_counter() - started) * 1e3, attempt)
+        extractors = effective(request)
+        analysis = await self._analyser.analyse(image.content, extractors, attempt=attempt, last_attempt=last_attempt)
+        inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)
+        following = pipeline.EmbedJob(
+            namespace_id=job.namespace_id,
+            task_id=job.task_id,
+            image=reference,
+            analysis=analysis.found,
+            inputs=inputs,
+            duplicate_of=duplicate_of or "",
+        )
+
+        def apply(changed: pipeline.TaskRecord) -> None:
+            changed.task.status = task_pb2.TASK_STATUS_PROCESSING
+            changed.task.asset_id = asset_id
+            changed.task.steps["fetch"].CopyFrom(fetched)
+            for name, step in analysis.steps.items():
+                changed.task.steps[name].CopyFrom(step)
+            if embed_failure:
+                changed.task.steps["embed"].error.CopyFrom(embed_failure)
+
+        return Outcome(apply, forward=(topology.EMBEDDER, following))
+
+    async def abandon(self, record: pipeline.TaskRecord) -> None:
+        """Nothing is held: a claim of a task that stored nothing is void by itself."""
+
+    async def _asset(
+        self, tenant: Tenant, record: pipeline.TaskRecord, image: NormalisedImage
+    ) -> tuple[str, str | None]:
+        """The asset's id, and the id of the one that has the same file already.
+
+        Raises:
+            DuplicateAsset: there is one, and the request asks to skip duplicates.
+        """
+        request = record.request
+        if request.HasField("asset_update"):
+            return request.asset_update.asset_id, None
+        asset_id = derived_uuid("asset", tenant.namespace_id, record.task.task_id)
+        mine = pipeline.DuplicateClaim(asset_id=asset_id, task_id=record.task.task_id)
+        existing = await self._claims.claim(tenant, request.collection_id, image.file_sha256, mine)
+        if existing and request.skip_duplicate:
+            raise DuplicateAsset(
+                f"the same file is already in this collection as asset {existing}",
+                details={"asset_id": existing, "step": "fetch"},
+            )
+        return asset_id, existing
+
+    async def _inputs(
+        self,
+        tenant: Tenant,
+        extractors: index_pb2.FeatureExtractors,
+        found: vision_pb2.ImageAnalysis,
+        image: common_pb2.ImageRef,
+        last_attempt: bool,
+    ) -> tuple[list[pipeline.EmbedJobInput], task_pb2.TaskError | None]:
+        """The embeddings to make, by (index, field name), the last writer winning: read, embed, describe."""
+        chosen: dict[tuple[int, str], pipeline.EmbedJobInput] = {}
+
+        def add(one: pipeline.EmbedJobInput) -> None:
+            chosen[(one.vector_index, one.field_name)] = one
+
+        if is_on(extractors, "read") and extractors.read.HasField("vector_index") and found.text:
+            add(_text_input(extractors.read.vector_index, "", found.text))
+        failure: task_pb2.TaskError | None = None
+        resolved = await asyncio.gather(
+            *(self._input(tenant, each, image) for each in extractors.embed), return_exceptions=True
+        )
+        for position, one in enumerate(resolved):
+            if isinstance(one, LensmeshError):
+                if one.retryable and not last_attempt:
+                    one.details = (one.details or {}) | {"step": "embed"}
+                    raise one
+                failure = task_pb2.TaskError(
+                    message=f"embed[{position}]: {one.message}", type=one.type, stage="embed", retryable=one.retryable
+                )
+            elif isinstance(one, BaseException):
+                raise one
+            else:
+                add(one)
+        if is_on(extractors, "describe") and extractors.describe.HasField("vector_index") and found.description:
+            add(_text_input(extractors.describe.vector_index, "", found.description))
+        return list(chosen.values()), failure
+
+    async def _input(
+        self, tenant: Tenant, embed: index_pb2.Embed, image: common_pb2.ImageRef
+    ) -> pipeline.EmbedJobInput:
+        name = embed.field_name or _index_name(embed.vector_index)
+        if embed.type == index_pb2.EMBED_TYPE_TEXT:
+            return _text_input(embed.vector_index, name, embed.value)
+        key = image.blob_key
+        if embed.type == index_pb2.EMBED_TYPE_FILE:
+            content = await self._blobs.get(tenant.blob(embed.value))
+            key = await self._store(tenant, await self._acquirer.from_bytes(content))
+        elif embed.HasField("value") and embed.value:
+            key = await self._store(tenant, await self._acquirer.from_url(embed.value))
+        return pipeline.EmbedJobInput(vector_index=embed.vector_index, field_name=name, blob_key=key)
+
+    async def _store(self, tenant: Tenant, image: NormalisedImage) -> str:
+        key = tenant.blob(_blob_name(image))
+        await self._blobs.put(key, image.content)
+        return key
+
+
+def image_ref(image: NormalisedImage, blob_key: str = "") -> common_pb2.ImageRef:
+    """A normalised image as the contracts name it."""
+    return common_pb2.ImageRef(
+        file_sha256=image.file_sha256,
+        blob_key=blob_key,
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        size_bytes=image.size_bytes,
+    )
+
+
+def _blob_name(image: NormalisedImage) -> str:
+    """The key of the normalised image: equal files have equal normalised images."""
+    return f"{image.file_sha256}-n"
+
+
+def _index_name(index: common_pb2.VectorIndex.ValueType) -> str:
+    return enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
+
+
+def _text_input(index: common_pb2.VectorIndex.ValueType, name: str, text: str) -> pipeline.EmbedJobInput:
+    return pipeline.EmbedJobInput(vector_index=index, field_name=name or _index_name(index), text=text)
+
+
+def _downloading(record: pipeline.TaskRecord) -> bool:
+    if is_terminal(record) or record.task.status == task_pb2.TASK_STATUS_DOWNLOADING:
+        return False
+    record.task.status = task_pb2.TASK_STATUS_DOWNLOADING
+    return True
