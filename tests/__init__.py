@@ -1,0 +1,1 @@
+"""Tests against real servers, one package for each part of the mesh."""

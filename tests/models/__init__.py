@@ -1,0 +1,1 @@
+"""The tensor contracts of the model sets, asked of a real tritonserver."""
