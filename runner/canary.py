@@ -36,6 +36,7 @@ _INNER = re.compile(r"inner model (\w+) failed")
 # Triton's own words for a dead process, which never comes back: no need to wait for a second failure. With several
 # instances of a model the others go on answering, so that failures in a row may never come.
 _DEAD_FOR_GOOD = re.compile(r"Stub process .* is not healthy")
+_INNER_KEYS = ("inner_models", "optional_inner_models")  # parameters of a model's configuration
 _RELOAD_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.05
 _FAILURES = (InferenceServerException, grpc.RpcError, TimeoutError)
@@ -64,7 +65,7 @@ def role_models(model_set: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Canary:
-    """Watches ``models`` of the Triton at ``address`` (its gRPC port as host:port). Use ``run`` or ``check`` yourself."""
+    """Watches ``models`` of the Triton at ``address`` (gRPC, host:port): let ``run`` go on, or ``check`` yourself."""
 
     def __init__(
         self,
@@ -174,10 +175,11 @@ class Canary:
         found: list[str] = []
         try:
             answer = await self._connected().get_model_config(model, as_json=True)
-            inner = answer["config"].get("parameters", {}).get("inner_models", {}).get("string_value", "")
+            parameters = answer["config"].get("parameters", {})
         except _FAILURES:
-            inner = ""
-        for name in filter(None, inner.split(",")):
+            parameters = {}
+        called = (parameters[key]["string_value"].split(",") for key in _INNER_KEYS if key in parameters)
+        for name in itertools.chain.from_iterable(called):
             found += [each for each in await self._inner_first(name) if each not in found]
         return [*found, model]
 

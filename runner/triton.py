@@ -1,4 +1,4 @@
-"""Runs the tritonserver of the nvidia-pytriton wheel as a process of its own: command line, environment, readiness, clean-up.
+"""The tritonserver of the nvidia-pytriton wheel as a process: command line, environment, readiness, clean-up.
 
 Starting, watching and restarting the process is the supervisor's; so is killing its whole process group.
 """
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -32,6 +33,7 @@ _PORTS = range(20_000, 32_000)
 _PORT_TRIES_MAX = 200
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS_MAX = 5.0
+_INNER_MODELS = re.compile(r'"inner_models" value { string_value: "([^"]+)"')
 _STUB = "triton_python_backend_stub"
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")  # nothing else of ours, keys least of all, reaches the models
 
@@ -75,27 +77,31 @@ class TritonProcess:
 
 def platform_problem() -> str | None:
     """Why the wheel's server cannot run on this machine, or None."""
-    way_out = (
-        "Run a Triton server elsewhere and set LENSMESH_TRITON_ADDRESS=host:port (its gRPC port) to use it."
-    )
+    way_out = "Run a Triton server elsewhere and set LENSMESH_TRITON_ADDRESS=host:port (its gRPC port) to use it."
     if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
-        return f"The bundled Triton runs on Linux x86_64 or aarch64, not on {sys.platform} {platform.machine()}. {way_out}"
+        return (
+            f"The bundled Triton runs on Linux x86_64 or aarch64, not on {sys.platform} {platform.machine()}. {way_out}"
+        )
     library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "unknown libc").partition(" ")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if library != "glibc" or parts < _GLIBC_MIN:
-        return f"The bundled Triton needs glibc {_GLIBC_MIN[0]}.{_GLIBC_MIN[1]} or newer, found {library} {version}. {way_out}"
+        wanted = ".".join(map(str, _GLIBC_MIN))
+        return f"The bundled Triton needs glibc {wanted} or newer, found {library} {version}. {way_out}"
     return None
 
 
 def complete_models(repository_dir: Path) -> tuple[str, ...]:
-    """Names of the models whose files are all there: an ONNX model counts once its weights were fetched."""
-    found = []
-    for config in sorted(repository_dir.glob("*/config.pbtxt")):
-        version = config.parent / "1"
-        wanted = "model.onnx" if 'backend: "onnxruntime"' in config.read_text() else "model.py"
-        if (version / wanted).exists():
-            found.append(config.parent.name)
-    return tuple(found)
+    """Names of the models that can be loaded: their own files are there, and so are the models that they call."""
+    configs = {path.parent.name: path.read_text() for path in sorted(repository_dir.glob("*/config.pbtxt"))}
+
+    def complete(name: str) -> bool:
+        wanted = "model.onnx" if 'backend: "onnxruntime"' in configs[name] else "model.py"
+        if not (repository_dir / name / "1" / wanted).exists():
+            return False
+        called = _INNER_MODELS.search(configs[name])
+        return called is None or all(inner in configs and complete(inner) for inner in called[1].split(","))
+
+    return tuple(name for name in configs if complete(name))
 
 
 def prepare(settings: TritonSettings) -> TritonProcess:
@@ -139,7 +145,7 @@ def _interpreter_paths(python: Path) -> tuple[Path, Path]:
 
 
 def _lay_out_backends(settings: TritonSettings, wheel: Path) -> Path:
-    """The wheel's Python backend and our stand-ins in one directory; copies, as Triton refuses links that lead out of it."""
+    """The wheel's Python backend and our stand-ins in one directory; copies, as Triton refuses links out of it."""
     backends = settings.state_dir.resolve() / "backends"
     shutil.rmtree(backends, ignore_errors=True)
     compiled = shutil.ignore_patterns("__pycache__")

@@ -34,4 +34,6 @@ def verify(model: Path, side: int, expected: Mapping[str, Sequence[float]]) -> N
     for output, numbers in expected.items():
         found = fingerprint(model, output, side)
         if not np.allclose(found, numbers, rtol=0, atol=_TOLERANCE * max(1.0, max(map(abs, numbers)))):
-            raise ValueError(f"{output} of the converted {model.parent.parent.name} is {found}, expected {list(numbers)}")
+            raise ValueError(
+                f"{output} of the converted {model.parent.parent.name} is {found}, expected {list(numbers)}"
+            )

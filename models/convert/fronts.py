@@ -68,7 +68,7 @@ def text_detector(source: Path, target: Path) -> None:
 
 
 def text_reader(source: Path, target: Path, characters: Path) -> None:
-    """PP-OCR reader -> IMAGE uint8 [B,48,W,3]; INDEX int64 [B,T], PROBABILITY float32 [B,T] of the best character a step.
+    """PP-OCR reader -> IMAGE uint8 [B,48,W,3]; INDEX int64, PROBABILITY float32 [B,T]: the best character a step.
 
     ``characters`` receives the alphabet, one character a line, line 0 being the CTC blank (an empty line).
     """

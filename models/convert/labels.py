@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-
 from lensmesh_models.conse import prompts
 from lensmesh_models.sentences import encoder_inputs, load_tokenizer, pooled
 

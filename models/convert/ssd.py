@@ -1,6 +1,6 @@
 """SSD-MobileNetV2 (COCO) from a TensorFlow.js graph model to ONNX: the network, the box decoding and the best class.
 
-The graph's own resize loop is left out: the caller hands in 300x300 pixels. Non-maximum suppression stays with the caller.
+The graph's own resize loop is left out: the caller hands in 300x300 pixels, and suppresses overlapping boxes.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _best_class(translator: _Translator) -> None:
 
 
 def convert(files: Mapping[str, Path], target: Path) -> None:
-    """IMAGE uint8 [B,300,300,3] -> BOXES float32 [B,1917,4], CONFIDENCE float32 [B,1917], CLASS int64 [B,1917] (COCO id - 1)."""
+    """IMAGE uint8 [B,300,300,3] -> BOXES float32 [B,1917,4]; CONFIDENCE float32, CLASS int64 [B,1917] (COCO id - 1)."""
     model = json.loads(files["model.json"].read_text())
     nodes = {node["name"]: {"input": [], **node} for node in model["modelTopology"]["node"]}
     translator = _Translator(nodes, read_weights(model, files))

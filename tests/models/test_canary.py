@@ -27,7 +27,8 @@ async def test_every_role_model_answers_the_canary(server: Server) -> None:
     await canary.close()
 
     assert dict.fromkeys(role_models(server.model_set), True) == answered
-    assert canary.healthy and [] == events
+    assert canary.healthy
+    assert events == []
 
 
 async def test_a_killed_model_is_reloaded(lite: Client, stubs: Stubs) -> None:
@@ -44,8 +45,8 @@ async def test_a_killed_model_is_reloaded(lite: Client, stubs: Stubs) -> None:
     await canary.close()
 
     assert canary.healthy
-    assert [("faces", "dead"), ("faces", "reloaded"), ("faces", "alive")] == events
-    assert [[]] == await lite.documents("faces", "FACES", IMAGE=[pictures.blank()])
+    assert events == [("faces", "dead"), ("faces", "reloaded"), ("faces", "alive")]
+    assert await lite.documents("faces", "FACES", IMAGE=[pictures.blank()]) == [[]]
 
 
 async def test_a_killed_inner_model_is_reloaded(lite: Client, stubs: Stubs) -> None:
@@ -59,8 +60,8 @@ async def test_a_killed_inner_model_is_reloaded(lite: Client, stubs: Stubs) -> N
     await canary.close()
 
     assert canary.healthy
-    assert [("object_detector", "reloaded")] == [event for event in events if event[1] == "reloaded"]
-    assert 1 == len(await lite.documents("caption", "CAPTION", IMAGE=[pictures.blank(99, 99)]))
+    assert [event for event in events if event[1] == "reloaded"] == [("object_detector", "reloaded")]
+    assert len(await lite.documents("caption", "CAPTION", IMAGE=[pictures.blank(99, 99)])) == 1
 
 
 async def test_a_missing_server_is_left_to_its_supervisor() -> None:
@@ -68,12 +69,12 @@ async def test_a_missing_server_is_left_to_its_supervisor() -> None:
     events: list[tuple[str, Event]] = []
     canary = Canary("127.0.0.1:9", ["ocr"], settings=_SETTINGS, report=lambda *event: events.append(event))
 
-    assert {"ocr": False} == await canary.check()
-    assert {"ocr": False} == await canary.check()
+    assert await canary.check() == {"ocr": False}
+    assert await canary.check() == {"ocr": False}
     await canary.close()
 
     assert not canary.healthy
-    assert [("ocr", "failing"), ("ocr", "dead")] == events
+    assert events == [("ocr", "failing"), ("ocr", "dead")]
 
 
 async def test_the_canary_outlives_a_model_that_cannot_be_reloaded(lite_server: Server) -> None:
@@ -84,7 +85,7 @@ async def test_the_canary_outlives_a_model_that_cannot_be_reloaded(lite_server: 
         lite_server.address, ["unknown", "embed_text"], settings=settings, report=lambda *event: events.append(event)
     )
 
-    assert {"unknown": False, "embed_text": True} == await canary.check()
+    assert await canary.check() == {"unknown": False, "embed_text": True}
     await canary.close()
 
-    assert [("unknown", "dead"), ("unknown", "reload_failed")] == events
+    assert events == [("unknown", "dead"), ("unknown", "reload_failed")]

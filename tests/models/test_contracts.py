@@ -49,7 +49,9 @@ async def test_lines_have_text_confidence_and_quad(client: Client) -> None:
     assert lines
     for line in lines:
         assert {"text", "confidence", "quad"} == set(line)
-        assert line["text"] and _inside(line["confidence"]) and _is_quad(line["quad"])
+        assert line["text"]
+        assert _inside(line["confidence"])
+        assert _is_quad(line["quad"])
 
 
 async def test_caption_has_its_parts(client: Client) -> None:
@@ -57,7 +59,9 @@ async def test_caption_has_its_parts(client: Client) -> None:
     (caption,) = await client.documents("caption", "CAPTION", IMAGE=[pictures.blank()])
 
     assert {"text", "model", "objects", "classes", "faces"} == set(caption)
-    assert caption["text"] and caption["model"] and isinstance(caption["faces"], int)
+    assert caption["text"]
+    assert caption["model"]
+    assert isinstance(caption["faces"], int)
 
 
 async def test_given_text_is_in_the_caption(client: Client) -> None:
@@ -72,9 +76,10 @@ async def test_structure_has_its_facts(client: Client) -> None:
     (facts,) = await client.documents("structure", "FACTS", IMAGE=[pictures.blank(64, 64, "gray")])
 
     assert {"width", "height", "dominant_colors", "objects", "classes"} == set(facts)
-    assert (64, 64) == (facts["width"], facts["height"])
+    assert (facts["width"], facts["height"]) == (64, 64)
     for color in facts["dominant_colors"]:
-        assert {"name", "hex", "share"} == set(color) and _inside(color["share"])
+        assert {"name", "hex", "share"} == set(color)
+        assert _inside(color["share"])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,8 @@ async def test_image_vectors_have_unit_length(client: Client, model: str, role: 
     first = await client.tensor(model, "VECTOR", IMAGE=images)
     again = await client.tensor(model, "VECTOR", IMAGE=images)
 
-    assert (2, client.server.dim(role)) == first.shape and np.float32 == first.dtype
+    assert (2, client.server.dim(role)) == first.shape
+    assert np.float32 == first.dtype
     assert np.allclose(1, np.linalg.norm(first, axis=1), atol=1e-4)
     assert np.allclose(first, again, atol=1e-5)
 
@@ -99,7 +105,8 @@ async def test_text_vectors_have_unit_length(client: Client, model: str, role: s
 
     vectors = await client.tensor(model, "VECTOR", TEXT=texts)
 
-    assert (len(texts), client.server.dim(role)) == vectors.shape and np.float32 == vectors.dtype
+    assert (len(texts), client.server.dim(role)) == vectors.shape
+    assert np.float32 == vectors.dtype
     assert np.allclose(1, np.linalg.norm(vectors, axis=1), atol=1e-4)
 
 
@@ -117,8 +124,8 @@ async def test_lines_beside_the_image_are_optional(client: Client) -> None:
     """The logo model takes read lines or reads itself."""
     image = [pictures.blank()]
 
-    assert [[]] == await client.documents("logos", "LOGOS", IMAGE=image)
-    assert [[]] == await client.documents("logos", "LOGOS", IMAGE=image, LINES=[b"[]"])
+    assert await client.documents("logos", "LOGOS", IMAGE=image) == [[]]
+    assert await client.documents("logos", "LOGOS", IMAGE=image, LINES=[b"[]"]) == [[]]
 
 
 @pytest.mark.parametrize(("model", "output"), _IMAGE_MODELS)
@@ -141,4 +148,4 @@ async def test_a_broken_image_fails_alone(client: Client, model: str, output: st
         *(client.tensor(model, output, IMAGE=[image]) for image in images), return_exceptions=True
     )
 
-    assert [2] == [index for index, answer in enumerate(answers) if isinstance(answer, BaseException)]
+    assert [index for index, answer in enumerate(answers) if isinstance(answer, BaseException)] == [2]

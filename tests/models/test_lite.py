@@ -25,7 +25,7 @@ async def test_text_is_read_in_order(lite: Client, form: str) -> None:
 
     (lines,) = await lite.documents("ocr", "LINES", IMAGE=[image])
 
-    assert ["Hello World", "Invoice 2026", "Total 42.50"] == [line["text"] for line in lines]
+    assert [line["text"] for line in lines] == ["Hello World", "Invoice 2026", "Total 42.50"]
     tops = [min(corner[1] for corner in line["quad"]) for line in lines]
     assert all(abs(top - expected) < 25 for top, expected in zip(tops, (20, 100, 180), strict=True))
 
@@ -34,7 +34,7 @@ async def test_a_row_is_read_from_left_to_right(lite: Client) -> None:
     """Words far apart in one row come in reading order."""
     (lines,) = await lite.documents("ocr", "LINES", IMAGE=[pictures.written(["left              right", "below"])])
 
-    assert "left right below".split() == " ".join(line["text"] for line in lines).split()
+    assert " ".join(line["text"] for line in lines).split() == ["left", "right", "below"]
 
 
 async def test_a_blank_image_holds_nothing(lite: Client) -> None:
@@ -43,11 +43,11 @@ async def test_a_blank_image_holds_nothing(lite: Client) -> None:
 
     (facts,) = await lite.documents("structure", "FACTS", IMAGE=image)
 
-    assert [[]] == await lite.documents("ocr", "LINES", IMAGE=image)
-    assert [[]] == await lite.documents("faces", "FACES", IMAGE=image)
-    assert [[]] == await lite.documents("logos", "LOGOS", IMAGE=image)
-    assert [] == facts["objects"]
-    assert ["white"] == [color["name"] for color in facts["dominant_colors"]]
+    assert await lite.documents("ocr", "LINES", IMAGE=image) == [[]]
+    assert await lite.documents("faces", "FACES", IMAGE=image) == [[]]
+    assert await lite.documents("logos", "LOGOS", IMAGE=image) == [[]]
+    assert facts["objects"] == []
+    assert [color["name"] for color in facts["dominant_colors"]] == ["white"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 2000), (33, 7)])
@@ -55,9 +55,9 @@ async def test_tiny_and_thin_images_are_answered(lite: Client, size: tuple[int, 
     """An image of one pixel, or of one pixel's width, breaks no model."""
     image = [pictures.blank(*size)]
 
-    assert [[]] == await lite.documents("ocr", "LINES", IMAGE=image)
-    assert [[]] == await lite.documents("faces", "FACES", IMAGE=image)
-    assert 1 == len(await lite.documents("caption", "CAPTION", IMAGE=image))
+    assert await lite.documents("ocr", "LINES", IMAGE=image) == [[]]
+    assert await lite.documents("faces", "FACES", IMAGE=image) == [[]]
+    assert len(await lite.documents("caption", "CAPTION", IMAGE=image)) == 1
 
 
 async def test_a_truncated_jpeg_is_a_bad_image(lite: Client) -> None:
@@ -68,7 +68,7 @@ async def test_a_truncated_jpeg_is_a_bad_image(lite: Client) -> None:
 
 async def test_too_many_pixels_are_a_bad_image(lite: Client) -> None:
     """More than 64 megapixels are refused before they are decoded."""
-    with pytest.raises(InferenceServerException, match="bad image: .*pixels"):
+    with pytest.raises(InferenceServerException, match=r"bad image: .*pixels"):
         await lite.documents("structure", "FACTS", IMAGE=[pictures.strip(8200, 8200, {})])
 
 
@@ -89,7 +89,7 @@ async def test_a_face_is_found_where_it_is(lite: Client) -> None:
 
     (face,) = [face for face in faces if face["confidence"] >= lite.server.model_set["roles"]["faces"]["threshold"]]
     left, top, width, height = face["box"]
-    assert 5 == len(face["landmarks"])
+    assert len(face["landmarks"]) == 5
     assert all(left <= x <= left + width and top <= y <= top + height for x, y in face["landmarks"])
 
 
@@ -107,8 +107,8 @@ async def test_a_wordmark_is_a_logo(lite: Client) -> None:
 
     (logos,) = await lite.documents("logos", "LOGOS", IMAGE=[image])
 
-    assert ["Coca-Cola"] == [logo["name"] for logo in logos]
-    assert 4 == len(logos[0]["quad"])
+    assert [logo["name"] for logo in logos] == ["Coca-Cola"]
+    assert len(logos[0]["quad"]) == 4
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_ordinary_words_are_no_logos(lite: Client, lines: list[str]) -> No
     """Words that are also brands, and prose that mentions one, are not taken for logos."""
     image = pictures.written(lines, width=1000)
 
-    assert [[]] == await lite.documents("logos", "LOGOS", IMAGE=[image])
+    assert await lite.documents("logos", "LOGOS", IMAGE=[image]) == [[]]
 
 
 async def test_lines_that_are_no_lines_are_refused(lite: Client) -> None:
@@ -137,7 +137,7 @@ async def test_lines_that_are_no_lines_are_refused(lite: Client) -> None:
     [
         ("a cat", "cat.jpg"),
         ("a cup of coffee on a table", "coffee.jpg"),
-        ("portrait of a woman in a space suit", "astronaut.jpg"),
+        ("a rocket launch", "rocket.jpg"),
     ],
 )
 async def test_a_text_finds_its_photo(lite: Client, query: str, expected: str) -> None:
@@ -166,4 +166,4 @@ async def test_an_image_is_nearest_to_its_smaller_self(lite: Client) -> None:
     images = await lite.tensor("embed_image", "VECTOR", IMAGE=[_photo(name) for name in names])
     (vector,) = await lite.tensor("embed_image", "VECTOR", IMAGE=[small])
 
-    assert "coffee.jpg" == names[int(np.argmax(images @ vector))]
+    assert names[int(np.argmax(images @ vector))] == "coffee.jpg"

@@ -1,4 +1,4 @@
-"""A stand-in for Triton's onnxruntime backend on machines without it: the same configs, served by onnxruntime on the CPU.
+"""A stand-in for Triton's onnxruntime backend where there is none: the same configs, served on the CPU.
 
 GPU images bring the real C++ backend; leave this file out there.
 """

@@ -30,14 +30,17 @@ def compose(
     counts["person"] = max(counts["person"], faces_seen)
     parts = [_counted(label, count) for label, count in (+counts).most_common(_KINDS_MAX)]
     guess = next((item for item in classes[:1] if item["confidence"] >= _CLASS_MIN), None)
-    if guess is not None and not any(word in counts for word in (guess["label"], *guess["label"].split())):
-        # The classifier names the main subject too, mostly what the detector has boxed already.
-        parts.append(f"possibly {_counted(guess['label'], 1)}")
-    quoted = " ".join(text.split())[:_TEXT_MAX]
+    if guess is not None and any(word in counts for word in (guess["label"], *guess["label"].split())):
+        guess = None
     sentence = f"A photo of {_joined(parts)}" if parts else "An image"
+    if guess is not None:
+        # The classifier names the main subject too, mostly what the detector has boxed already.
+        label = _counted(guess["label"], 1)
+        sentence = f"{sentence}, possibly {label}" if parts else f"Possibly a photo of {label}"
+    quoted = " ".join(text.split())[:_TEXT_MAX]
     if quoted:
         return f'{sentence} with the text "{quoted}"'
-    return sentence if parts else "An image without recognised content"
+    return sentence if parts or guess else "An image without recognised content"
 
 
 def _counted(label: str, count: int) -> str:
@@ -47,6 +50,4 @@ def _counted(label: str, count: int) -> str:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    if len(parts) == 1:
-        return parts[0]
-    return f"{', '.join(parts[:-1])}{',' if parts[-1].startswith('possibly') else ' and'} {parts[-1]}"
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -31,7 +31,7 @@ def letterbox(pixels: Pixels) -> tuple[Pixels, float]:
 
 
 def decode_faces(outputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Scores [N], boxes [N,4] (left, top, right, bottom) and landmarks [N,5,2] in pixels of the 640x640 input, best first."""
+    """Scores [N], boxes [N,4] (left, top, right, bottom), landmarks [N,5,2], best first, in pixels of the input."""
     scores, boxes, points = [], [], []
     for stride in (8, 16, 32):
         score = np.sqrt(np.clip(outputs[f"cls_{stride}"], 0, 1) * np.clip(outputs[f"obj_{stride}"], 0, 1)).reshape(-1)

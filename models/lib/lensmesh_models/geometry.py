@@ -32,7 +32,7 @@ class Tile:
 
 
 def tiles(width: int, height: int, *, window_px: int) -> list[Tile]:
-    """One tile for an ordinary picture; for a very long one, overlapping windows along its long side, at most TILES_MAX."""
+    """One tile for an ordinary picture; overlapping windows along a very long one, at most TILES_MAX."""
     short, long = min(width, height), max(width, height)
     everything = (-np.inf, np.inf)
     if long <= _TILED_FROM_PX or long <= _TILED_FROM_RATIO * short:

@@ -39,9 +39,17 @@ class Picture:
         """uint8 [side,side,3]: the whole image, aspect ratio given up."""
         return np.asarray(self.image.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
+    def centred(self, side: int) -> Pixels:
+        """uint8 [side,side,3]: the largest square in the middle, aspect ratio kept."""
+        width, height = self.image.size
+        edge = min(width, height)
+        box = ((width - edge) / 2, (height - edge) / 2, (width + edge) / 2, (height + edge) / 2)
+        resized = self.image.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=2.0)
+        return np.asarray(resized)
+
 
 def decode(data: bytes, *, side_px: int | None = None) -> Picture:
-    """Decodes a JPEG or PNG; with ``side_px`` a JPEG is read at the least of 1/1, 1/2, 1/4, 1/8 whose short side has it.
+    """Decodes a JPEG or PNG; a JPEG at the least of 1/1, 1/2, 1/4, 1/8 whose short side still has ``side_px``.
 
     Raises BadImage for anything else, for broken files and for more than PIXELS_MAX pixels.
     """

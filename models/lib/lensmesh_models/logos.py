@@ -36,7 +36,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def lexicon(brands: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], Entry]:
-    """Spelling -> entry from records ``{"name", "aliases": [str], "ambiguous": bool}``; the first to claim a spelling has it."""
+    """Spelling -> entry of records ``{"name", "aliases", "ambiguous"}``; the first to claim a spelling has it."""
     found: dict[tuple[str, ...], Entry] = {}
     for brand in brands:
         for spelling in (brand["name"], *brand.get("aliases", ())):
@@ -47,7 +47,7 @@ def lexicon(brands: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], Entry]:
 
 
 def find(lines: Sequence[dict[str, Any]], known: dict[tuple[str, ...], Entry]) -> list[dict[str, Any]]:
-    """Logos ``{"name", "confidence", "quad"}`` from OCR lines ``{"text", "confidence", "quad"}``, best first, a name once a line."""
+    """Logos ``{"name", "confidence", "quad"}``, best first, at most one a line ``{"text", "confidence", "quad"}``."""
     found = []
     for line in lines:
         match = _match(words(line["text"]), known, few_lines=len(lines) <= _LINES_MAX_FOR_WORDS)

@@ -16,21 +16,105 @@ _OVERLAP_MAX = 0.5
 _OBJECTS_MAX = 20
 
 # COCO numbers its categories 1..90 with ten gaps, kept here as empty names.
-_NAMES = (
-    "person|bicycle|car|motorcycle|airplane|bus|train|truck|boat|traffic light|fire hydrant||stop sign|parking meter|"
-    "bench|bird|cat|dog|horse|sheep|cow|elephant|bear|zebra|giraffe||backpack|umbrella|||handbag|tie|suitcase|frisbee|"
-    "skis|snowboard|sports ball|kite|baseball bat|baseball glove|skateboard|surfboard|tennis racket|bottle||wine glass|"
-    "cup|fork|knife|spoon|bowl|banana|apple|sandwich|orange|broccoli|carrot|hot dog|pizza|donut|cake|chair|couch|"
-    "potted plant|bed||dining table|||toilet||tv|laptop|mouse|remote|keyboard|cell phone|microwave|oven|toaster|sink|"
-    "refrigerator||book|clock|vase|scissors|teddy bear|hair drier|toothbrush"
-).split("|")
+_NAMES = [
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "fire hydrant",
+    "",
+    "stop sign",
+    "parking meter",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "",
+    "backpack",
+    "umbrella",
+    "",
+    "",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+    "skis",
+    "snowboard",
+    "sports ball",
+    "kite",
+    "baseball bat",
+    "baseball glove",
+    "skateboard",
+    "surfboard",
+    "tennis racket",
+    "bottle",
+    "",
+    "wine glass",
+    "cup",
+    "fork",
+    "knife",
+    "spoon",
+    "bowl",
+    "banana",
+    "apple",
+    "sandwich",
+    "orange",
+    "broccoli",
+    "carrot",
+    "hot dog",
+    "pizza",
+    "donut",
+    "cake",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "",
+    "dining table",
+    "",
+    "",
+    "toilet",
+    "",
+    "tv",
+    "laptop",
+    "mouse",
+    "remote",
+    "keyboard",
+    "cell phone",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "",
+    "book",
+    "clock",
+    "vase",
+    "scissors",
+    "teddy bear",
+    "hair drier",
+    "toothbrush",
+]
 LABELS = tuple(name for name in _NAMES if name)
 
 
 def records(
     boxes: NDArray[Any], confidence: NDArray[Any], category: NDArray[Any], width: int, height: int
 ) -> list[dict[str, Any]]:
-    """Objects of one image, best first: label, confidence 0..1, box [x,y,w,h] in pixels of the ``width`` x ``height`` image.
+    """Objects of one ``width`` x ``height`` image, best first: label, confidence 0..1, box [x,y,w,h] in pixels.
 
     ``boxes`` [A,4] as top, left, bottom, right in shares; ``confidence`` [A]; ``category`` [A] as COCO id - 1.
     """

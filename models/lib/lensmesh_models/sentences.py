@@ -37,7 +37,7 @@ def pooled(states: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Each row at length one, float32; a row of zeros becomes the first axis, so that no division by zero leaves here."""
+    """Each row at length one, float32; a row of zeros becomes the first axis, as there is no direction to keep."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     safe = np.where(lengths > 1e-9, vectors / np.maximum(lengths, 1e-9), np.eye(1, vectors.shape[-1])[0])
     return np.asarray(safe, np.float32)

@@ -103,7 +103,7 @@ def crop(pixels: Pixels, corners: NDArray[np.float32]) -> Pixels:
 
 
 def reading_order(quads: list[Quad]) -> list[Quad]:
-    """Rows from top to bottom, each from left to right; a row is what begins within half a line height of its first quad."""
+    """Rows from top to bottom, each from left to right; a row is what lies within half a line of its first quad."""
     rows: list[list[Quad]] = []
     for quad in sorted(quads, key=lambda quad: quad.centre[1]):
         first = rows[-1][0] if rows else None

@@ -9,7 +9,7 @@ from lensmesh_models.serving import Model, Tensors, call, document, documents, o
 
 
 class TritonPythonModel(Model):
-    """IMAGE BYTES [B,1], optional TEXT BYTES [B,1] -> CAPTION BYTES [B,1]: JSON {text, model, objects, classes, faces}."""
+    """IMAGE, optional TEXT BYTES [B,1] -> CAPTION BYTES [B,1]: JSON {text, model, objects, classes, faces}."""
 
     def answer(self, request: Any) -> Tensors:
         images = values(request, "IMAGE")

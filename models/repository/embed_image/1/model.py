@@ -1,16 +1,15 @@
-"""Image embedding: the pooled features of ``image_classifier`` at unit length, with its class probabilities beside them."""
+"""Image embedding: the pooled features of ``image_classifier`` at unit length, and its class probabilities."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from lensmesh_models.images import decode
 from lensmesh_models.memo import Memo
 from lensmesh_models.sentences import unit
 from lensmesh_models.serving import Model, Tensors, call, values
+from numpy.typing import NDArray
 
 _SIDE_PX = 224
 
@@ -28,6 +27,6 @@ class TritonPythonModel(Model):
 
 
 def _look(data: bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    pixels = decode(data, side_px=_SIDE_PX).squashed(_SIDE_PX)
+    pixels = decode(data, side_px=_SIDE_PX).centred(_SIDE_PX)
     outputs = call("image_classifier", {"IMAGE": pixels[None]}, ["FEATURES", "PROBABILITIES"])
     return unit(outputs["FEATURES"][0]), outputs["PROBABILITIES"][0]

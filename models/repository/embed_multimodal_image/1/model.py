@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
 from lensmesh_models.conse import image_vector
 from lensmesh_models.serving import Model, Tensors, call, document, optional_values, strings, text_of, values
+from numpy.typing import NDArray
 
 
 class TritonPythonModel(Model):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from lensmesh_models.sentences import unit
 from lensmesh_models.serving import Model, Tensors, call, strings, values
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from lensmesh_models.faces import OUTPUTS, decode_faces, letterbox
 from lensmesh_models.geometry import tiles
 from lensmesh_models.images import decode, rounded
@@ -16,7 +15,7 @@ _TILE_PX = 1280
 
 
 class TritonPythonModel(Model):
-    """IMAGE BYTES [B,1] -> FACES BYTES [B,1]: JSON list of {confidence, box [x,y,w,h], landmarks 5 x [x,y]} in pixels."""
+    """IMAGE BYTES [B,1] -> FACES BYTES [B,1]: JSON list of {confidence, box [x,y,w,h], landmarks 5 x [x,y]}, pixels."""
 
     def answer(self, request: Any) -> Tensors:
         return {"FACES": documents(_faces(data) for data in values(request, "IMAGE"))}

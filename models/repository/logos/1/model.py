@@ -11,7 +11,7 @@ from lensmesh_models.serving import BadInput, Model, Tensors, call, documents, o
 
 
 class TritonPythonModel(Model):
-    """IMAGE BYTES [B,1], optional LINES BYTES [B,1] (of ``ocr``) -> LOGOS BYTES [B,1]: JSON list of {name, confidence, quad}."""
+    """IMAGE, optional LINES (of ``ocr``) BYTES [B,1] -> LOGOS BYTES [B,1]: JSON list of {name, confidence, quad}."""
 
     def load(self) -> None:
         self.known = lexicon(json.loads((self.folder / "brands.json").read_text(encoding="utf-8")))
