@@ -58,9 +58,5 @@ class Claims:
             record = (await self._tasks.read(tenant, claim.task_id)).record
         except NotFound:
             return False
-        if record.task.status == task_pb2.TASK_STATUS_CANCELLED:
-            return True
-        stored = record.stage >= pipeline.STAGE_STORED and (
-            record.task.steps["store"].state == task_pb2.STEP_STATE_DONE
-        )
-        return record.task.status == task_pb2.TASK_STATUS_FAILED and not stored
+        ended = record.task.status in (task_pb2.TASK_STATUS_FAILED, task_pb2.TASK_STATUS_CANCELLED)
+        return ended and record.task.steps["store"].state != task_pb2.STEP_STATE_DONE

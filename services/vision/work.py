@@ -28,6 +28,7 @@ class VisionWork:
     """What vision does with a task."""
 
     hop = topology.VISION
+    needs = pipeline.STAGE_ACCEPTED
     finishes = pipeline.STAGE_SEEN
     step = "fetch"
     job_class = pipeline.VisionJob

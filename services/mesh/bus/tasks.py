@@ -15,6 +15,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
+from services.mesh.bus.follow import follow
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import Conflict, NotFound
 from services.mesh.tenancy import Tenant
@@ -61,6 +62,17 @@ def fail_task(record: pipeline.TaskRecord, error: task_pb2.TaskError) -> None:
         step = record.task.steps[error.stage]
         step.state = task_pb2.STEP_STATE_FAILED
         step.error.CopyFrom(error)
+
+
+def close_task(record: pipeline.TaskRecord) -> None:
+    """End the task by what its steps came to: FAILED when a requested one failed for good, else DONE."""
+    record.stage = pipeline.STAGE_CLOSED
+    failed = [name for name, step in record.task.steps.items() if step.state == task_pb2.STEP_STATE_FAILED]
+    if failed:
+        record.task.status = task_pb2.TASK_STATUS_FAILED
+        record.task.error.CopyFrom(record.task.steps[sorted(failed)[0]].error)
+    else:
+        record.task.status = task_pb2.TASK_STATUS_DONE
 
 
 class TaskStore:
@@ -131,17 +143,14 @@ class TaskStore:
             NotFound: there is no such task in this namespace.
         """
         await self.read(tenant, task_id)
-        watcher = await self._bucket.watch(tenant.key(task_id), ignore_deletes=True)
-        try:
-            async for entry in watcher:
-                if entry is None or not entry.value:
-                    continue
-                record = pipeline.TaskRecord.FromString(entry.value)
-                yield record
-                if is_terminal(record):
-                    return
-        finally:
-            await watcher.stop()  # type: ignore[no-untyped-call]
+        subject = topology.bucket_subject(topology.TASKS, tenant.key(task_id))
+        async for entry in follow(self._bus, topology.bucket_stream(topology.TASKS), [subject]):
+            if entry is None or entry.deleted:
+                continue
+            record = pipeline.TaskRecord.FromString(entry.value)
+            yield record
+            if is_terminal(record):
+                return
 
     async def announce_cancel(self, tenant: Tenant, task_id: str) -> None:
         """Tell every worker to stop what it does for this task."""

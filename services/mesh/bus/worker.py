@@ -32,6 +32,9 @@ from services.mesh.tenancy import Tenant
 
 log = structlog.get_logger()
 
+# How long a message that comes before its record is waited for at a time.
+_EARLY_S_MAX = 0.5
+
 
 class Job(Protocol):
     """What every hop's message says."""
@@ -72,6 +75,8 @@ class Work(Protocol[JobT]):
     """What a hop does."""
 
     hop: Hop
+    # The stage that the record must have reached before.
+    needs: pipeline.Stage.ValueType
     # The stage that the record reaches by this work.
     finishes: pipeline.Stage.ValueType
     # The step that an unexpected failure is blamed on.
@@ -187,7 +192,7 @@ class Worker(Generic[JobT]):
 
     async def _attempt(self, message: Msg, tenant: Tenant, job: JobT, task_id: str) -> str:
         try:
-            record = await self._tasks.read(tenant, task_id)
+            record = await self._read(tenant, task_id)
         except NotFound:
             await message.ack_sync()
             return "forgotten"
@@ -196,6 +201,10 @@ class Worker(Generic[JobT]):
                 await self._work.abandon(record.record)
             await message.ack_sync()
             return "already done"
+        if record.record.stage < self._work.needs:
+            # The hop before died between its message and its record; it will do its part again after ack_wait.
+            await message.nak(delay=self._settings.ack_wait_s / 2)
+            return "too early"
         attempt = message.metadata.num_delivered or 1
         last = attempt >= self._settings.attempts_max
         try:
@@ -215,6 +224,16 @@ class Worker(Generic[JobT]):
             return await self._fail(message, tenant, record, InternalError("an internal error; the log has the cause"))
         return await self._finish(message, tenant, record, outcome)
 
+    async def _read(self, tenant: Tenant, task_id: str) -> Versioned:
+        """The record, after the hop before has moved it: its message may arrive a moment earlier."""
+        pause_s = 0.002
+        while True:
+            record = await self._tasks.read(tenant, task_id)
+            if record.record.stage >= self._work.needs or is_terminal(record.record) or pause_s > _EARLY_S_MAX:
+                return record
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+
     async def _finish(self, message: Msg, tenant: Tenant, record: Versioned, outcome: Outcome) -> str:
         if outcome.forward:
             hop, payload = outcome.forward
@@ -227,8 +246,9 @@ class Worker(Generic[JobT]):
         def advance(changed: pipeline.TaskRecord) -> bool:
             if changed.stage >= self._work.finishes or is_terminal(changed):
                 return False
-            outcome.apply(changed)
             changed.stage = self._work.finishes
+            # May close the task, which is a later stage.
+            outcome.apply(changed)
             return True
 
         now = await self._tasks.change(tenant, record, advance)

@@ -1,0 +1,237 @@
+"""Milvus behind a small interface: collections made when first written, upserts of many callers sent together.
+
+Which rows mean what, `store` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from pymilvus import AsyncMilvusClient, DataType, MilvusClient
+from pymilvus.exceptions import MilvusException
+
+from services.embedder.config import MilvusSettings
+from services.mesh.errors import Unavailable
+
+log = structlog.get_logger()
+
+# Milvus' own error codes for a collection that does not exist.
+_NO_COLLECTION = frozenset({4, 100})
+# Lite answers pymilvus' default pings, one in 10 s, with GOAWAY.
+_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 300_000}
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns of a collection beside `id`: strings, the JSON `metadata`, and one vector."""
+
+    strings: tuple[str, ...]
+    # Dimensions of the dense vector; 0: a sparse one.
+    dim: int
+    # Longest value of the string column `document`, when there is one.
+    document: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    rows: dict[str, Row] = field(default_factory=dict)
+    written: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Milvus:
+    """A connection to Milvus or Milvus Lite."""
+
+    def __init__(self, uri: str, settings: MilvusSettings) -> None:
+        # pymilvus logs every error it raises with a stack trace; ours are logged where they are handled.
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        self._uri = uri
+        self._settings = settings
+        self._client: AsyncMilvusClient | None = None
+        self._known: set[str] = set()
+        self._creating = asyncio.Lock()
+        self._pending: dict[str, _Pending] = {}
+        self._dirty: dict[str, int] = defaultdict(int)
+
+    async def ping(self) -> None:
+        """Raise unless the server answers."""
+        await self._call(lambda client: client.list_collections())
+
+    async def upsert(self, collection: str, schema: Schema, rows: Sequence[Row]) -> None:
+        """Write rows; returns when they are stored. Rows of concurrent callers share a call."""
+        if collection not in self._known:
+            await self._create(collection, schema)
+        joined: dict[int, _Pending] = {}
+        for row in rows:
+            pending = self._pending.get(collection)
+            if pending is None or len(pending.rows) >= self._settings.batch_rows_max:
+                pending = self._pending[collection] = _Pending()
+                loop = asyncio.get_running_loop()
+                loop.call_later(self._settings.batch_wait_ms / 1e3, self._send_soon, collection, pending)
+            pending.rows[row["id"]] = row
+            joined[id(pending)] = pending
+        for pending in joined.values():
+            # Shielded: one caller that is cancelled must not cancel the others' write.
+            await asyncio.shield(pending.written)
+
+    async def search(
+        self, collection: str, vector: Any, *, metric: str, limit: int, expression: str, fields: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The nearest rows, best first; none when nothing was ever written."""
+        result = await self._call(
+            lambda client: client.search(
+                collection,
+                data=[vector],
+                anns_field="vector",
+                search_params={"metric_type": metric},
+                limit=limit,
+                filter=expression,
+                output_fields=list(fields),
+                consistency_level="Strong",
+            ),
+            absent=[[]],
+        )
+        return list(result[0])
+
+    async def query(
+        self, collection: str, expression: str, fields: Sequence[str], limit: int = 1_000
+    ) -> list[dict[str, Any]]:
+        """Rows by a filter, each primary key once."""
+        rows = await self._call(
+            lambda client: client.query(
+                collection,
+                filter=expression,
+                output_fields=list(fields),
+                limit=limit,
+                consistency_level="Strong",
+            ),
+            absent=[],
+        )
+        # After a crash Lite may show a row twice until its next flush.
+        return list({row["id"]: dict(row) for row in rows}.values())
+
+    async def count(self, collection: str, expression: str) -> int:
+        """How many rows a filter selects."""
+        rows = await self._call(
+            lambda client: client.query(
+                collection, filter=expression, output_fields=["count(*)"], consistency_level="Strong"
+            ),
+            absent=[{"count(*)": 0}],
+        )
+        return int(rows[0]["count(*)"])
+
+    async def delete(self, collection: str, expression: str) -> None:
+        """Remove the rows that a filter selects."""
+        await self._call(lambda client: client.delete(collection, filter=expression), absent=None)
+
+    async def flush_regularly(self) -> None:
+        """Flush what was written, as often as the settings say; for ever."""
+        while self._settings.flush_s:
+            await asyncio.sleep(self._settings.flush_s)
+            for collection in list(self._dirty):
+                self._dirty.pop(collection, None)
+                try:
+                    await self._call(lambda client, name=collection: client.flush(name))  # type: ignore[misc]
+                except Unavailable as error:
+                    log.info("flush put off", error=str(error))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._client:
+            await self._client.close()
+
+    def _send_soon(self, collection: str, pending: _Pending) -> None:
+        if self._pending.get(collection) is pending:
+            del self._pending[collection]
+        task = asyncio.get_running_loop().create_task(self._send(collection, list(pending.rows.values())))
+        task.add_done_callback(lambda done: _settle(pending.written, done))
+
+    async def _send(self, collection: str, rows: list[Row]) -> None:
+        await self._call(lambda client: client.upsert(collection, rows))
+        self._dirty[collection] += len(rows)
+
+    async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[Any]], *, absent: Any = ...) -> Any:
+        """One call with a deadline.
+
+        Args:
+            absent: what to answer when the collection does not exist.
+
+        Raises:
+            Unavailable: the server does not answer, or refuses.
+        """
+        if self._client is None:
+            self._client = AsyncMilvusClient(self._uri, grpc_options=_GRPC_OPTIONS)
+        try:
+            return await asyncio.wait_for(call(self._client), timeout=self._settings.call_s_max)
+        except TimeoutError:
+            raise Unavailable("Milvus does not answer in time") from None
+        except MilvusException as error:
+            if error.code in _NO_COLLECTION:
+                if absent is not ...:
+                    return absent
+                # Dropped or never loaded behind our back: made again before the next write.
+                self._known.clear()
+            log.warning("milvus refused", code=error.code, error=error.message[:300])
+            raise Unavailable("Milvus does not take the request now") from error
+        except Exception as error:
+            log.warning("milvus not answering", error=str(error)[:300] or type(error).__name__)
+            raise Unavailable("Milvus does not answer") from error
+
+    async def _create(self, collection: str, schema: Schema) -> None:
+        async with self._creating:
+            if collection not in self._known:
+                try:
+                    await asyncio.wait_for(
+                        asyncio.to_thread(_create_collection, self._uri, collection, schema),
+                        timeout=self._settings.call_s_max,
+                    )
+                except Exception as error:
+                    log.warning("collection not made", collection=collection, error=str(error)[:300])
+                    raise Unavailable("Milvus does not answer") from error
+                self._known.add(collection)
+
+
+def _settle(future: asyncio.Future[None], task: asyncio.Task[None]) -> None:
+    if future.done():
+        return
+    error = task.exception()
+    if error:
+        future.set_exception(error)
+        # Whoever waited may have been cancelled meanwhile; the error is not lost on anybody then.
+        future.exception()
+    else:
+        future.set_result(None)
+
+
+def _create_collection(uri: str, name: str, schema: Schema) -> None:
+    # The synchronous client: the asynchronous one needs a call for new indexes that Lite does not have.
+    client = MilvusClient(uri, grpc_options=_GRPC_OPTIONS)
+    try:
+        if client.has_collection(name):
+            client.load_collection(name)
+            return
+        columns = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        columns.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        for string in schema.strings:
+            columns.add_field(string, DataType.VARCHAR, max_length=255)
+        if schema.document:
+            columns.add_field("document", DataType.VARCHAR, max_length=65_535)
+        columns.add_field("metadata", DataType.JSON)
+        index = MilvusClient.prepare_index_params()
+        if schema.dim:
+            columns.add_field("vector", DataType.FLOAT_VECTOR, dim=schema.dim)
+            index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+        else:
+            columns.add_field("vector", DataType.SPARSE_FLOAT_VECTOR)
+            index.add_index("vector", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
+        client.create_collection(name, schema=columns, index_params=index, consistency_level="Strong")
+        client.load_collection(name)
+    finally:
+        client.close()

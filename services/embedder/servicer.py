@@ -1,0 +1,57 @@
+"""The gRPC door of the embedder: a translator without logic."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lensmesh.v1 import embedder_pb2, embedder_pb2_grpc
+
+from services.embedder.search import search
+from services.embedder.store import Store
+from services.embedder.vectors import Vectors
+from services.mesh.tenancy import Tenant
+
+
+class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
+    """Serves lensmesh.v1.EmbedderService."""
+
+    def __init__(self, vectors: Vectors, store: Store) -> None:
+        self._vectors = vectors
+        self._store = store
+
+    async def EmbedInputs(
+        self, request: embedder_pb2.EmbedInputsRequest, context: Any
+    ) -> embedder_pb2.EmbedInputsResponse:
+        """Vectors of queries."""
+        made = await asyncio.gather(
+            *(
+                self._vectors.of_text(each.vector_index, each.text, query=True)
+                if each.WhichOneof("input") == "text"
+                else self._vectors.of_image(each.vector_index, each.image)
+                for each in request.inputs
+            )
+        )
+        return embedder_pb2.EmbedInputsResponse(vectors=made)
+
+    async def SearchVectors(
+        self, request: embedder_pb2.SearchVectorsRequest, context: Any
+    ) -> embedder_pb2.SearchVectorsResponse:
+        """Search."""
+        features, total = await search(self._store, self._vectors, request)
+        return embedder_pb2.SearchVectorsResponse(features=features, total=total)
+
+    async def ReadAsset(self, request: embedder_pb2.ReadAssetRequest, context: Any) -> embedder_pb2.ReadAssetResponse:
+        """Read an asset."""
+        tenant = Tenant(request.namespace_id)
+        asset = await self._store.read_asset(tenant, request.asset_id)
+        features = await self._store.read_features(tenant, request.asset_id) if request.include_features else []
+        return embedder_pb2.ReadAssetResponse(asset=asset, features=features)
+
+    async def CountAssets(
+        self, request: embedder_pb2.CountAssetsRequest, context: Any
+    ) -> embedder_pb2.CountAssetsResponse:
+        """Count the assets of collections."""
+        tenant = Tenant(request.namespace_id)
+        counts = {each: await self._store.count_assets(tenant, each) for each in request.collection_ids}
+        return embedder_pb2.CountAssetsResponse(counts=counts)

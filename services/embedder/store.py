@@ -1,0 +1,248 @@
+"""Assets, features and vectors as rows: a Milvus collection a namespace and kind, and one an index and model version.
+
+Every collection name and row id comes from the tenant, so no query can reach another namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
+from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
+
+from services.embedder.config import MilvusSettings
+from services.embedder.documents import Documents
+from services.embedder.milvus import Milvus, Row, Schema
+from services.embedder.vectors import KEYWORD, ROLES, Vectors, dense_array
+from services.mesh.errors import NotFound
+from services.mesh.filters import Condition, compile_milvus, matches
+from services.mesh.json_names import enum_names
+from services.mesh.tenancy import Tenant, derived_uuid
+
+# Assets and features have no vector of their own, and Milvus wants one.
+_NO_VECTOR = [1.0, 0.0]
+_ASSETS = Schema(strings=("collection_id",), dim=2, document=True)
+_FEATURES = Schema(strings=("asset_id", "collection_id"), dim=2, document=True)
+_VECTOR_STRINGS = ("feature_id", "asset_id", "collection_id", "field_name")
+
+# Candidates read beyond the limit when a filter can only be checked after the search.
+_OVERSAMPLING = 10
+_SEARCH_LIMIT_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A feature found by one query."""
+
+    feature_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVector:
+    """A vector and the name that it is stored under."""
+
+    field_name: str
+    embedded: embedder_pb2.EmbeddedVector
+
+
+class Store:
+    """What the embedder keeps."""
+
+    def __init__(self, milvus: Milvus, documents: Documents, vectors: Vectors, settings: MilvusSettings) -> None:
+        self._milvus = milvus
+        self._documents = documents
+        self._vectors = vectors
+        self._settings = settings
+
+    async def write(
+        self, tenant: Tenant, asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: Sequence[NamedVector]
+    ) -> None:
+        """Write an asset with one feature and its vectors; writing the same again changes nothing."""
+        metadata = MessageToDict(asset.metadata)
+        await asyncio.gather(
+            self._write_asset(tenant, asset, metadata),
+            self._milvus.upsert(
+                tenant.milvus_collection("features"),
+                _FEATURES,
+                [await self._feature_row(tenant, feature, metadata)],
+            ),
+            *(self._write_vector(tenant, feature, each, metadata) for each in vectors),
+        )
+
+    async def read_asset(self, tenant: Tenant, asset_id: str) -> asset_pb2.Asset:
+        """Read an asset.
+
+        Raises:
+            NotFound: there is none in this namespace.
+        """
+        tenant.key(asset_id)
+        rows = await self._milvus.query(tenant.milvus_collection("assets"), _equals("id", asset_id), ["id", "document"])
+        if not rows:
+            raise NotFound(f"no asset {asset_id!r} in this namespace")
+        return await self._documents.decode(rows[0]["document"], asset_pb2.Asset)
+
+    async def read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
+        """The features of an asset, oldest first."""
+        rows = await self._milvus.query(
+            tenant.milvus_collection("features"), _equals("asset_id", asset_id), ["id", "document"]
+        )
+        features = [await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows]
+        return sorted(features, key=lambda each: (each.created_at.ToNanoseconds(), each.feature_id))
+
+    async def features_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, feature_pb2.Feature]:
+        """Features by their ids; missing ones are left out."""
+        if not ids:
+            return {}
+        rows = await self._milvus.query(tenant.milvus_collection("features"), _in("id", ids), ["id", "document"])
+        return {row["id"]: await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows}
+
+    async def count_assets(self, tenant: Tenant, collection_id: str) -> int:
+        """How many assets a collection holds."""
+        return await self._milvus.count(tenant.milvus_collection("assets"), _equals("collection_id", collection_id))
+
+    async def drop_features(
+        self, tenant: Tenant, asset_id: str, *, keep: str | None = None, only: str | None = None
+    ) -> None:
+        """Remove an asset's features and vectors: all but the one to keep, or only the given one."""
+        of_asset = _equals("asset_id", asset_id)
+        for name, column in self._feature_collections(tenant):
+            expression = of_asset
+            if keep is not None:
+                expression += f" and {column} != {_quoted(keep)}"
+            if only is not None:
+                expression += f" and {_equals(column, only)}"
+            await self._milvus.delete(name, expression)
+
+    async def drop_asset(self, tenant: Tenant, asset_id: str) -> None:
+        """Remove an asset's row; its features are removed by `drop_features`."""
+        await self._milvus.delete(tenant.milvus_collection("assets"), _equals("id", asset_id))
+
+    async def rewrite_metadata(self, tenant: Tenant, asset_id: str, metadata: Struct) -> None:
+        """Give all features and vectors of an asset new metadata."""
+        value = MessageToDict(metadata)
+        for feature in await self.read_features(tenant, asset_id):
+            feature.metadata.CopyFrom(metadata)
+            row = await self._feature_row(tenant, feature, value)
+            await self._milvus.upsert(tenant.milvus_collection("features"), _FEATURES, [row])
+        for index in (*ROLES, KEYWORD):
+            name, schema = self._index_collection(tenant, index)
+            rows = await self._milvus.query(
+                name,
+                _equals("asset_id", asset_id),
+                ["id", *_VECTOR_STRINGS, "vector"],
+                limit=self._settings.update_features_max,
+            )
+            if rows:
+                await self._milvus.upsert(name, schema, [row | {"metadata": value} for row in rows])
+
+    async def search(
+        self,
+        tenant: Tenant,
+        query: embedder_pb2.EmbeddedVector,
+        collection_ids: Sequence[str],
+        condition: Condition,
+        limit: int,
+    ) -> list[Hit]:
+        """The best features of one query, best first, each once, with scores of 0..1."""
+        if query.vector_index == KEYWORD and not query.vector.indices:
+            return []
+        name, _ = self._index_collection(tenant, query.vector_index)
+        compiled = compile_milvus(condition)
+        scope = _in("collection_id", collection_ids)
+        expression = f"{scope} and ({compiled.expression})" if compiled.expression else scope
+        wanted = limit if compiled.exact else min(limit * _OVERSAMPLING, _SEARCH_LIMIT_MAX)
+        sparse = query.vector_index == KEYWORD
+        rows = await self._milvus.search(
+            name,
+            _milvus_vector(query),
+            metric="IP" if sparse else "COSINE",
+            limit=wanted,
+            expression=expression,
+            fields=["feature_id", *([] if compiled.exact else ["metadata"])],
+        )
+        best: dict[str, float] = {}
+        for row in rows:
+            entity = row["entity"]
+            if not compiled.exact and not matches(condition, {"metadata": entity["metadata"]}):
+                continue
+            score = min(max(float(row["distance"]), 0.0), 1.0)
+            best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))
+        hits = [Hit(feature_id, score) for feature_id, score in best.items()]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
+
+    async def _write_asset(self, tenant: Tenant, asset: asset_pb2.Asset, metadata: dict[str, Any]) -> None:
+        row: Row = {
+            "id": asset.asset_id,
+            "collection_id": asset.collection_id,
+            "document": await self._documents.encode(tenant, asset),
+            "metadata": metadata,
+            "vector": _NO_VECTOR,
+        }
+        await self._milvus.upsert(tenant.milvus_collection("assets"), _ASSETS, [row])
+
+    async def _feature_row(self, tenant: Tenant, feature: feature_pb2.Feature, metadata: dict[str, Any]) -> Row:
+        return {
+            "id": feature.feature_id,
+            "asset_id": feature.asset_id,
+            "collection_id": feature.collection_id,
+            "document": await self._documents.encode(tenant, feature),
+            "metadata": metadata,
+            "vector": _NO_VECTOR,
+        }
+
+    async def _write_vector(
+        self, tenant: Tenant, feature: feature_pb2.Feature, named: NamedVector, metadata: dict[str, Any]
+    ) -> None:
+        index = named.embedded.vector_index
+        if index == KEYWORD and not named.embedded.vector.indices:
+            # A text without words has no row: Milvus refuses empty sparse vectors.
+            return
+        name, schema = self._index_collection(tenant, index)
+        version = named.embedded.model_version
+        row: Row = {
+            "id": derived_uuid(tenant.namespace_id, feature.feature_id, str(index), named.field_name, version),
+            "feature_id": feature.feature_id,
+            "asset_id": feature.asset_id,
+            "collection_id": feature.collection_id,
+            "field_name": named.field_name,
+            "metadata": metadata,
+            "vector": _milvus_vector(named.embedded),
+        }
+        await self._milvus.upsert(name, schema, [row])
+
+    def _index_collection(self, tenant: Tenant, index: common_pb2.VectorIndex.ValueType) -> tuple[str, Schema]:
+        kind = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
+        version = re.sub(r"[^A-Za-z0-9]", "_", self._vectors.version(index))
+        dim = 0 if index == KEYWORD else self._vectors.role(index).dim
+        return tenant.milvus_collection(f"{kind}_{version}"), Schema(strings=_VECTOR_STRINGS, dim=dim)
+
+    def _feature_collections(self, tenant: Tenant) -> list[tuple[str, str]]:
+        """Every collection with rows of features, and the column with the feature's id."""
+        indexes = [(self._index_collection(tenant, index)[0], "feature_id") for index in (*ROLES, KEYWORD)]
+        return [(tenant.milvus_collection("features"), "id"), *indexes]
+
+
+def _milvus_vector(embedded: embedder_pb2.EmbeddedVector) -> Any:
+    if embedded.vector_index == KEYWORD:
+        return dict(zip(embedded.vector.indices, embedded.vector.values, strict=True))
+    return dense_array(embedded.vector).tolist()
+
+
+def _quoted(value: str) -> str:
+    # Ids are tokens by the tenant's rule; quoting is for the day when one is not.
+    return json.dumps(value)
+
+
+def _equals(column: str, value: str) -> str:
+    return f"{column} == {_quoted(value)}"
+
+
+def _in(column: str, values: Sequence[str]) -> str:
+    return f"{column} in [{', '.join(_quoted(value) for value in values)}]"

@@ -1,0 +1,225 @@
+"""The second hop: make the vectors, write asset, feature and vectors, and hand over to the percolator.
+
+Which rows are written, `store` knows; which models are asked, `vectors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from google.protobuf.struct_pb2 import Struct
+from lensmesh.v1 import asset_pb2, embedder_pb2, feature_pb2, index_pb2, task_pb2
+from lensmesh.v1 import pipeline_pb2 as pipeline
+
+from services.embedder.store import NamedVector, Store
+from services.embedder.vectors import Vectors
+from services.mesh.blobs import BlobStore
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import Versioned, close_task
+from services.mesh.bus.worker import Outcome
+from services.mesh.errors import LensmeshError
+from services.mesh.extractors import done
+from services.mesh.tenancy import Tenant, derived_uuid
+
+
+class EmbedderWork:
+    """What the embedder does with a task."""
+
+    hop = topology.EMBEDDER
+    needs = pipeline.STAGE_SEEN
+    finishes = pipeline.STAGE_STORED
+    step = "store"
+    job_class = pipeline.EmbedJob
+
+    def __init__(self, vectors: Vectors, store: Store, blobs: BlobStore) -> None:
+        self._vectors = vectors
+        self._store = store
+        self._blobs = blobs
+
+    async def run(self, job: pipeline.EmbedJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+        """Embed and store one asset."""
+        tenant = Tenant(job.namespace_id)
+        steps: dict[str, task_pb2.TaskStep] = {}
+        vectors = await self._embed(job, record.record, attempt, last_attempt, steps)
+        started = time.perf_counter()
+        asset, feature = await self._documents(tenant, job, record.record, vectors, steps)
+        update = record.record.request.asset_update.mode
+        await self._store.write(tenant, asset, feature, vectors)
+        if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
+            await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
+        elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
+            await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
+        steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
+        percolate = "percolate" in record.record.task.steps
+
+        def apply(changed: pipeline.TaskRecord) -> None:
+            for name, step in steps.items():
+                changed.task.steps[name].CopyFrom(step)
+            del changed.task.outputs[:]
+            changed.task.outputs.add(feature_id=feature.feature_id, modality="image")
+            if not percolate:
+                close_task(changed)
+
+        async def undo() -> None:
+            await self._drop(tenant, record.record)
+
+        forward = (topology.PERCOLATOR, _following(job, asset, feature, vectors)) if percolate else None
+        return Outcome(apply, forward=forward, undo=undo)
+
+    async def abandon(self, record: pipeline.TaskRecord) -> None:
+        """Remove what a task wrote that ended before it was stored."""
+        if record.task.steps["store"].state != task_pb2.STEP_STATE_DONE and record.task.asset_id:
+            await self._drop(Tenant(record.namespace_id), record)
+
+    async def _drop(self, tenant: Tenant, record: pipeline.TaskRecord) -> None:
+        asset_id = record.task.asset_id
+        await self._store.drop_features(tenant, asset_id, only=_feature_id(tenant, record))
+        if not record.request.HasField("asset_update"):
+            await self._store.drop_asset(tenant, asset_id)
+
+    async def _embed(
+        self,
+        job: pipeline.EmbedJob,
+        record: pipeline.TaskRecord,
+        attempt: int,
+        last_attempt: bool,
+        steps: dict[str, task_pb2.TaskStep],
+    ) -> list[NamedVector]:
+        """The vectors that could be made; what could not is told in the step, or raised to be tried again."""
+        if "embed" not in record.task.steps:
+            return []
+        started = time.perf_counter()
+        results = await asyncio.gather(*(self._one(job, each) for each in job.inputs), return_exceptions=True)
+        vectors: list[NamedVector] = []
+        step = task_pb2.TaskStep(state=task_pb2.STEP_STATE_DONE, attempts=attempt)
+        if record.task.steps["embed"].HasField("error"):
+            # An input that vision could not fetch or decode.
+            step.state = task_pb2.STEP_STATE_FAILED
+            step.error.CopyFrom(record.task.steps["embed"].error)
+        for one, result in zip(job.inputs, results, strict=True):
+            if isinstance(result, LensmeshError):
+                if result.retryable and not last_attempt:
+                    result.details = (result.details or {}) | {"step": "embed"}
+                    raise result
+                step.state = task_pb2.STEP_STATE_FAILED
+                step.error.CopyFrom(
+                    task_pb2.TaskError(
+                        message=f"{one.field_name}: {result.message}",
+                        type=result.type,
+                        stage="embed",
+                        retryable=result.retryable,
+                    )
+                )
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                vectors.append(result)
+        step.ms = round((time.perf_counter() - started) * 1e3, 1)
+        steps["embed"] = step
+        return vectors
+
+    async def _one(self, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) -> NamedVector:
+        if one.WhichOneof("input") == "text":
+            return NamedVector(one.field_name, await self._vectors.of_text(one.vector_index, one.text))
+        image = await self._blobs.get(one.blob_key)
+        read = job.analysis.text if one.blob_key == job.image.blob_key else ""
+        return NamedVector(one.field_name, await self._vectors.of_image(one.vector_index, image, read))
+
+    async def _documents(
+        self,
+        tenant: Tenant,
+        job: pipeline.EmbedJob,
+        record: pipeline.TaskRecord,
+        vectors: list[NamedVector],
+        steps: dict[str, task_pb2.TaskStep],
+    ) -> tuple[asset_pb2.Asset, feature_pb2.Feature]:
+        request, task = record.request, record.task
+        asset = asset_pb2.Asset(
+            asset_id=task.asset_id,
+            collection_id=request.collection_id,
+            metadata=request.metadata,
+            modality="image",
+            created_at=task.created_at,
+        )
+        if request.HasField("asset_update"):
+            # Raises NotFound when the asset was deleted after the request was accepted.
+            existing = await self._store.read_asset(tenant, task.asset_id)
+            asset.collection_id = existing.collection_id
+            asset.created_at.CopyFrom(existing.created_at)
+            if request.asset_update.mode == index_pb2.ASSET_UPDATE_MODE_APPEND:
+                asset.metadata.CopyFrom(_merged(existing.metadata, request.metadata))
+        failed = [each for each in (*task.steps.values(), *steps.values()) if each.state == task_pb2.STEP_STATE_FAILED]
+        asset.status = "FAILED" if failed else "DONE"
+        if failed:
+            asset.error = failed[0].error.message
+        asset.task_id = task.task_id
+        asset.unique_hash = asset.file_hash = job.image.file_sha256
+        if job.duplicate_of:
+            asset.duplicate_of = job.duplicate_of
+        asset.updated_at.CopyFrom(task.updated_at)
+        asset.url = request.url
+        return asset, _feature(tenant, record, asset, job, vectors)
+
+
+def _feature_id(tenant: Tenant, record: pipeline.TaskRecord) -> str:
+    return derived_uuid("feature", tenant.namespace_id, record.task.task_id)
+
+
+def _feature(
+    tenant: Tenant,
+    record: pipeline.TaskRecord,
+    asset: asset_pb2.Asset,
+    job: pipeline.EmbedJob,
+    vectors: list[NamedVector],
+) -> feature_pb2.Feature:
+    found = job.analysis
+    feature = feature_pb2.Feature(
+        feature_id=_feature_id(tenant, record),
+        asset_id=asset.asset_id,
+        collection_id=asset.collection_id,
+        modality="image",
+        created_at=record.task.created_at,
+        metadata=asset.metadata,
+        lines=found.lines,
+        url=asset.url,
+        task_id=asset.task_id,
+    )
+    if found.HasField("text"):
+        feature.text = found.text
+    if found.HasField("description"):
+        feature.description = found.description
+    if found.HasField("detect"):
+        feature.detect.CopyFrom(found.detect)
+    if found.HasField("json_output"):
+        feature.json_output.CopyFrom(found.json_output)
+    for each in vectors:
+        feature.vectors.add(
+            field_name=each.field_name,
+            vector_index=each.embedded.vector_index,
+            model_version=each.embedded.model_version,
+        )
+    return feature
+
+
+def _merged(old: Struct, new: Struct) -> Struct:
+    merged = Struct()
+    merged.CopyFrom(old)
+    for key, value in new.fields.items():
+        merged.fields[key].CopyFrom(value)
+    return merged
+
+
+def _following(
+    job: pipeline.EmbedJob, asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: list[NamedVector]
+) -> pipeline.PercolateJob:
+    made: list[embedder_pb2.EmbeddedVector] = [each.embedded for each in vectors]
+    return pipeline.PercolateJob(
+        namespace_id=job.namespace_id,
+        task_id=job.task_id,
+        asset_id=asset.asset_id,
+        feature_id=feature.feature_id,
+        collection_id=asset.collection_id,
+        metadata=asset.metadata,
+        vectors=made,
+    )

@@ -1,0 +1,65 @@
+"""The gRPC door of the percolator: a translator without logic."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from lensmesh.v1 import engine_pb2, engine_pb2_grpc
+
+from services.mesh.tenancy import Tenant
+from services.percolator.matches import Matches
+from services.percolator.registry import Registry
+
+
+class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
+    """Serves lensmesh.v1.PercolatorEngineService."""
+
+    def __init__(self, registry: Registry, matches: Matches) -> None:
+        self._registry = registry
+        self._matches = matches
+
+    async def PutStoredQuery(
+        self, request: engine_pb2.PutStoredQueryRequest, context: Any
+    ) -> engine_pb2.PutStoredQueryResponse:
+        """Store a query."""
+        await self._registry.put(Tenant(request.record.namespace_id), request.record)
+        return engine_pb2.PutStoredQueryResponse()
+
+    async def ScanStoredQueries(
+        self, request: engine_pb2.ScanStoredQueriesRequest, context: Any
+    ) -> engine_pb2.ScanStoredQueriesResponse:
+        """List stored queries."""
+        records = self._registry.all(Tenant(request.namespace_id))
+        page = records[request.offset : request.offset + request.limit]
+        return engine_pb2.ScanStoredQueriesResponse(
+            stored_queries=[each.stored_query for each in page], total=len(records)
+        )
+
+    async def ReadStoredQuery(
+        self, request: engine_pb2.ReadStoredQueryRequest, context: Any
+    ) -> engine_pb2.ReadStoredQueryResponse:
+        """Read a stored query."""
+        record = self._registry.get(Tenant(request.namespace_id), request.percolator_id)
+        return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query)
+
+    async def RemoveStoredQuery(
+        self, request: engine_pb2.RemoveStoredQueryRequest, context: Any
+    ) -> engine_pb2.RemoveStoredQueryResponse:
+        """Remove a stored query."""
+        await self._registry.remove(Tenant(request.namespace_id), request.percolator_id)
+        return engine_pb2.RemoveStoredQueryResponse()
+
+    async def ScanMatches(self, request: engine_pb2.ScanMatchesRequest, context: Any) -> engine_pb2.ScanMatchesResponse:
+        """List matches."""
+        tenant = Tenant(request.namespace_id)
+        matches, total = await self._matches.page(tenant, request.query, request.offset, request.limit)
+        return engine_pb2.ScanMatchesResponse(matches=matches, total=total)
+
+    async def FollowMatches(
+        self, request: engine_pb2.FollowMatchesRequest, context: Any
+    ) -> AsyncIterator[engine_pb2.FollowMatchesResponse]:
+        """Follow matches."""
+        tenant = Tenant(request.namespace_id)
+        async for match, cursor in self._matches.follow(tenant, request.cursor, request.percolator_id or None):
+            yield engine_pb2.FollowMatchesResponse(match=match, cursor=cursor)
