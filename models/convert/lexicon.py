@@ -13,7 +13,7 @@ from typing import Any
 from lensmesh_models.logos import words
 
 _TITLE = re.compile(r'^    title="((?:[^"\\]|\\.)*)"', re.MULTILINE)
-_LETTERS_MIN = 4
+_LETTERS_MIN, _LETTERS_CLEAR = 4, 6
 
 
 def collected_titles(source: str) -> list[str]:
@@ -29,7 +29,7 @@ def build(own: Path, ordinary: Path, icons: Path, target: Path) -> None:
         parts = words(title)
         if sum(map(len, parts)) < _LETTERS_MIN or (len(parts) == 1 and parts[0] in common):
             continue
-        # "Open Access", "Code Review": every word is ordinary, so the line must be the name and nothing else.
-        ambiguous = all(part in common or len(part) < _LETTERS_MIN for part in parts)
+        # "Open Access", "Expo": words that others use too, so the line must be the name and nothing else.
+        ambiguous = all(part in common or len(part) < _LETTERS_CLEAR for part in parts)
         brands.append({"name": title, "aliases": [], "ambiguous": ambiguous})
     target.write_text(json.dumps(brands, ensure_ascii=False), encoding="utf-8")
