@@ -201,6 +201,7 @@ def _command_line(
         f"--metrics-address={_HOST}",
         f"--metrics-port={metrics_port}",
         "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
         "--disable-auto-complete-config",
         # A model that cannot load must not take the others down: readiness is asked for by model.
         "--exit-on-error=false",

@@ -5,7 +5,9 @@ Everything that can go wrong with foreign bytes leaves here as ``BadImage``.
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,15 +55,33 @@ def decode(data: bytes, *, side_px: int | None = None) -> Picture:
 
     Raises BadImage for anything else, for broken files and for more than PIXELS_MAX pixels.
     """
-    try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    with _foreign_bytes():
+        image = _open(data)
         width, height = image.size
-        if width * height > PIXELS_MAX:
-            raise BadImage(f"{width}x{height} pixels, at most {PIXELS_MAX} are read")
         if side_px is not None and image.format == "JPEG":
             factor = side_px / min(width, height)
             image.draft("RGB", (max(1, round(width * factor)), max(1, round(height * factor))))
         return Picture(image.convert("RGB"), width, height)
+
+
+def check(data: bytes) -> None:
+    """Raises BadImage for what ``decode`` would refuse by its header; the pixels are not looked at."""
+    with _foreign_bytes():
+        _open(data)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    width, height = image.size
+    if width * height > PIXELS_MAX:
+        raise BadImage(f"{width}x{height} pixels, at most {PIXELS_MAX} are read")
+    return image
+
+
+@contextlib.contextmanager
+def _foreign_bytes() -> Iterator[None]:
+    try:
+        yield
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise at least seven unrelated classes on foreign bytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lensmesh_models.images import decode
+from lensmesh_models.images import check
 from lensmesh_models.logos import find, lexicon
 from lensmesh_models.serving import BadInput, Model, Tensors, call, documents, optional_values, strings, values
 
@@ -26,7 +26,7 @@ def _lines(image: bytes, given: bytes | None) -> list[dict[str, Any]]:
     if given is None:
         given = bytes(call("ocr", {"IMAGE": strings([image])}, ["LINES"])["LINES"].reshape(-1)[0])
     else:
-        decode(image, side_px=1)  # a broken image fails here too, as it does when we read it ourselves
+        check(image)  # what is no image fails here too, as it does when we read it ourselves
     try:
         lines: list[dict[str, Any]] = json.loads(given)
         return [{"text": line["text"], "confidence": line["confidence"], "quad": line["quad"]} for line in lines]
