@@ -16,7 +16,7 @@ def pattern(side: int) -> NDArray[np.uint8]:
     """A fixed uint8 [1,side,side,3] with smooth and sharp parts, the same on every machine."""
     rows, columns = np.mgrid[0:side, 0:side]
     planes = [rows * 255 // side, columns * 255 // side, ((rows // 16 + columns // 16) % 2) * 255]
-    return np.stack(planes, axis=-1).astype(np.uint8)[None]
+    return np.asarray(np.stack(planes, axis=-1)[None], np.uint8)
 
 
 def fingerprint(model: Path, output: str, side: int) -> list[float]:

@@ -45,8 +45,9 @@ def tiles(width: int, height: int, *, window_px: int) -> list[Tile]:
     borders = [-np.inf, *((starts[1:] + starts[:-1] + window) / 2), np.inf]
     found = []
     for start, core_from, core_to in zip(starts.tolist(), borders[:-1], borders[1:], strict=True):
-        box = (0, start, width, start + window) if vertical else (start, 0, start + window, height)
-        found.append(Tile(*box, (float(core_from), float(core_to)), vertical))
+        left, top = (0, start) if vertical else (start, 0)
+        right, bottom = (width, start + window) if vertical else (start + window, height)
+        found.append(Tile(left, top, right, bottom, (float(core_from), float(core_to)), vertical))
     return found
 
 
