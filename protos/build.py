@@ -74,6 +74,9 @@ def build_stubs() -> None:
             [f"--python_out={target}", f"--mypy_out=quiet:{target}"],
             ["buf/validate/validate.proto"],
         )
+        # With comments: the OpenAPI description is made of it.
+        image = ["-I.", "--include_imports", "--include_source_info", f"-o{target}/lensmesh/v1/contracts.binpb"]
+        _protoc(imports, image, _sources())
         shutil.rmtree(GENERATED, ignore_errors=True)
         shutil.copytree(target, GENERATED)
 

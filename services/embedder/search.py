@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from lensmesh.v1 import embedder_pb2, feature_pb2
 
 from services.embedder.store import Hit, Store
-from services.embedder.vectors import Vectors
-from services.mesh.errors import InvalidArgument
-from services.mesh.filters import Condition, all_of, from_proto
+from services.mesh.filters import AllOf, Condition, from_proto
 from services.mesh.tenancy import Tenant
 
 RRF_K = 60
@@ -32,19 +30,13 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))
 
 
-async def search(
-    store: Store, vectors: Vectors, request: embedder_pb2.SearchVectorsRequest
-) -> tuple[list[feature_pb2.Feature], int]:
-    """The page of features, best first with their scores, and the number of candidates in all.
-
-    Raises:
-        InvalidArgument: a query vector has not the dimensions of its index.
-    """
+async def search(store: Store, request: embedder_pb2.SearchVectorsRequest) -> tuple[list[feature_pb2.Feature], int]:
+    """The page of features, best first with their scores, and the number of candidates in all."""
     tenant = Tenant(request.namespace_id)
-    common = from_proto(request.filters, "filters")
+    common = from_proto(request.filters)
     rankings = await asyncio.gather(
         *(
-            _one(store, vectors, tenant, request, position, all_of(common, from_proto(query.filters, "filters")))
+            _one(store, tenant, request, position, AllOf((common, from_proto(query.filters))))
             for position, query in enumerate(request.queries)
         )
     )
@@ -62,18 +54,11 @@ async def search(
 
 async def _one(
     store: Store,
-    vectors: Vectors,
     tenant: Tenant,
     request: embedder_pb2.SearchVectorsRequest,
     position: int,
     condition: Condition,
 ) -> list[Hit]:
     query = request.queries[position]
-    dense = query.query.vector.dense
-    if dense and len(dense) != 4 * vectors.role(query.query.vector_index).dim:
-        dim = vectors.role(query.query.vector_index).dim
-        raise InvalidArgument.field(
-            f"queries.{position}.vector", f"has {len(dense) // 4} dimensions; the index has {dim}", "vector.dim"
-        )
     hits = await store.search(tenant, query.query, request.collection_ids, condition, query.limit)
     return [hit for hit in hits if hit.score >= query.min_score]

@@ -24,21 +24,22 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.EmbedInputsRequest, context: Any
     ) -> embedder_pb2.EmbedInputsResponse:
         """Vectors of queries."""
-        made = await asyncio.gather(
-            *(
-                self._vectors.of_text(each.vector_index, each.text, query=True)
-                if each.WhichOneof("input") == "text"
-                else self._vectors.of_image(each.vector_index, each.image)
-                for each in request.inputs
-            )
-        )
+        made = await asyncio.gather(*map(self._embed, request.inputs))
         return embedder_pb2.EmbedInputsResponse(vectors=made)
+
+    async def _embed(self, given: embedder_pb2.EmbedInput) -> embedder_pb2.EmbeddedVector:
+        kind = given.WhichOneof("input")
+        if kind == "text":
+            return await self._vectors.of_text(given.vector_index, given.text, query=True)
+        if kind == "image":
+            return await self._vectors.of_image(given.vector_index, given.image)
+        return self._vectors.given(given.vector_index, given.vector)
 
     async def SearchVectors(
         self, request: embedder_pb2.SearchVectorsRequest, context: Any
     ) -> embedder_pb2.SearchVectorsResponse:
         """Search."""
-        features, total = await search(self._store, self._vectors, request)
+        features, total = await search(self._store, request)
         return embedder_pb2.SearchVectorsResponse(features=features, total=total)
 
     async def ReadAsset(self, request: embedder_pb2.ReadAssetRequest, context: Any) -> embedder_pb2.ReadAssetResponse:

@@ -21,7 +21,8 @@ from services.embedder.documents import Documents
 from services.embedder.milvus import Milvus, Row, Schema
 from services.embedder.vectors import KEYWORD, ROLES, Vectors, dense_array
 from services.mesh.errors import NotFound
-from services.mesh.filters import Condition, compile_milvus, matches
+from services.mesh.filters import Condition, matches
+from services.mesh.filters import compile as compile_filter
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 
@@ -30,6 +31,8 @@ _NO_VECTOR = [1.0, 0.0]
 _ASSETS = Schema(strings=("collection_id",), dim=2, document=True)
 _FEATURES = Schema(strings=("asset_id", "collection_id"), dim=2, document=True)
 _VECTOR_STRINGS = ("feature_id", "asset_id", "collection_id", "field_name")
+# Document fields that a filter may name and that rows of vectors have.
+_FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
 
 # Candidates read beyond the limit when a filter can only be checked after the search.
 _OVERSAMPLING = 10
@@ -154,7 +157,7 @@ class Store:
         if query.vector_index == KEYWORD and not query.vector.indices:
             return []
         name, _ = self._index_collection(tenant, query.vector_index)
-        compiled = compile_milvus(condition)
+        compiled = compile_filter(condition, columns=_FILTER_COLUMNS)
         scope = _in("collection_id", collection_ids)
         expression = f"{scope} and ({compiled.expression})" if compiled.expression else scope
         wanted = limit if compiled.exact else min(limit * _OVERSAMPLING, _SEARCH_LIMIT_MAX)
@@ -165,12 +168,12 @@ class Store:
             metric="IP" if sparse else "COSINE",
             limit=wanted,
             expression=expression,
-            fields=["feature_id", *([] if compiled.exact else ["metadata"])],
+            fields=["feature_id"] if compiled.exact else [*_FILTER_COLUMNS, "metadata"],
         )
         best: dict[str, float] = {}
         for row in rows:
             entity = row["entity"]
-            if not compiled.exact and not matches(condition, {"metadata": entity["metadata"]}):
+            if not compiled.exact and not matches(condition, {"modality": "image", **entity}):
                 continue
             score = min(max(float(row["distance"]), 0.0), 1.0)
             best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))

@@ -82,6 +82,22 @@ class Vectors:
         answer = await self._models.infer(role.image_model or role.model, inputs, ["VECTOR"])
         return self._embedded(index, _dense(answer["VECTOR"]))
 
+    def given(self, index: common_pb2.VectorIndex.ValueType, vector: common_pb2.Vector) -> embedder_pb2.EmbeddedVector:
+        """A caller's own dense vector, scaled to unit length.
+
+        Raises:
+            InvalidArgument: the index is sparse, or the vector is zero or has the wrong dimensions.
+        """
+        if index == KEYWORD:
+            raise InvalidArgument.field("vector", "the keyword index takes texts, not vectors", "index.input")
+        values = dense_array(vector)
+        dim, length = self.role(index).dim, float(np.linalg.norm(values))
+        if len(values) != dim:
+            raise InvalidArgument.field("vector", f"has {len(values)} dimensions; the index has {dim}", "vector.dim")
+        if not np.isfinite(length) or length == 0:
+            raise InvalidArgument.field("vector", "must be finite and not all zeros", "vector.length")
+        return self._embedded(index, _dense(values / length))
+
     def _embedded(
         self, index: common_pb2.VectorIndex.ValueType, vector: common_pb2.Vector
     ) -> embedder_pb2.EmbeddedVector:

@@ -24,6 +24,9 @@ class BlobStore(Protocol):
     async def get(self, key: str) -> bytes:
         """Read content. Raises NotFound."""
 
+    async def exists(self, key: str) -> bool:
+        """Whether something is stored under the key."""
+
     async def delete(self, key: str) -> None:
         """Remove content; does nothing when there is none."""
 
@@ -41,9 +44,7 @@ class NatsBlobStore:
 
     async def put(self, key: str, content: bytes) -> None:
         """Store content; does nothing when the key exists."""
-        try:
-            await self._store.get_info(key)
-        except NotFoundError:
+        if not await self.exists(key):
             await self._store.put(key, content)
 
     async def get(self, key: str) -> bytes:
@@ -57,6 +58,14 @@ class NatsBlobStore:
         except NotFoundError:
             raise NotFound("no such file in this namespace") from None
         return result.data or b""
+
+    async def exists(self, key: str) -> bool:
+        """Whether something is stored under the key."""
+        try:
+            await self._store.get_info(key)
+        except NotFoundError:
+            return False
+        return True
 
     async def delete(self, key: str) -> None:
         """Remove content; does nothing when there is none."""

@@ -32,6 +32,8 @@ class Query:
     space: Space
     dense: Dense | None = None
     sparse: Sparse | None = None
+    # The query scores 0 for assets that do not satisfy it.
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Asset:
     """A new asset: its vectors by space, several where several fields share one index."""
 
     collection_id: str
-    metadata: Mapping[str, object]
+    # What conditions are tested against: the document's fields, and its metadata under "metadata".
+    document: Mapping[str, object]
     dense: Mapping[Space, Sequence[Dense]]
     sparse: Mapping[Space, Sequence[Sparse]]
 
@@ -166,10 +169,10 @@ class Engine:
         }
         terms = self._keyword_scores(asset)
         sums = np.zeros(len(self._slots))
-        for space, scores in rows.items():
-            matrix = self._dense[space]
-            taken = matrix.owners[: matrix.used] >= 0
-            sums += np.bincount(matrix.owners[: matrix.used][taken], scores[taken], minlength=len(sums))
+        for space, row_scores in rows.items():
+            owners = self._dense[space].owners[: self._dense[space].used]
+            taken = owners >= 0
+            sums += np.bincount(owners[taken], row_scores[taken], minlength=len(sums))
         for (number, _), score in terms.items():
             sums[number] += score
         found = []
@@ -177,11 +180,11 @@ class Engine:
             slot = self._slots[number]
             if slot is None or asset.collection_id not in slot.query.collection_ids:
                 continue
-            scores = self._query_scores(number, slot, rows, terms)
+            scores = self._query_scores(number, slot, rows, terms, asset.document)
             score = round(sum(scores) / len(scores), SCORE_DECIMALS)
             if score < max(slot.query.min_score, min_score or 0.0):
                 continue
-            if matches(slot.query.condition, {"metadata": asset.metadata}):
+            if matches(slot.query.condition, asset.document):
                 found.append(Found(slot.query.percolator_id, score, scores))
         return sorted(found, key=lambda each: (-each.score, each.percolator_id))[:limit]
 
@@ -212,10 +215,13 @@ class Engine:
         slot: _Slot,
         rows: Mapping[Space, NDArray[np.float64]],
         terms: Mapping[tuple[int, int], float],
+        document: Mapping[str, object],
     ) -> tuple[float, ...]:
         scores = []
         for position, (one, (space, row)) in enumerate(zip(slot.query.queries, slot.rows, strict=True)):
-            if one.dense is None:
+            if one.condition is not None and not matches(one.condition, document):
+                score = 0.0
+            elif one.dense is None:
                 score = terms.get((number, position), 0.0)
             else:
                 score = float(rows[space][row]) if space in rows else 0.0

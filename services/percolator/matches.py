@@ -83,7 +83,7 @@ class Matches:
         offset: int,
         limit: int,
     ) -> tuple[list[match_pb2.Match], int]:
-        condition = from_proto(query.filters, "filters")
+        condition = from_proto(query.filters)
         kept = []
         async for entry in scan(self._bus, _STREAM, subjects, since=since):
             match = match_pb2.Match.FromString(entry.value)

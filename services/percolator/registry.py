@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import structlog
-from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2
+from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
@@ -47,15 +47,17 @@ def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
     return StoredQuery(
         percolator_id=stored.percolator_id,
         collection_ids=frozenset(stored.collection_ids),
-        queries=tuple(
-            Query(space_of(each), sparse=sparse_of(each))
-            if is_sparse(each)
-            else Query(space_of(each), dense=dense_of(each))
-            for each in record.vectors
-        ),
+        queries=tuple(_query(one, vector) for one, vector in zip(stored.queries, record.vectors, strict=True)),
         min_score=stored.min_score,
-        condition=from_proto(stored.filters, "filters"),
+        condition=from_proto(stored.filters),
     )
+
+
+def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) -> Query:
+    condition = from_proto(query.filters) if query.HasField("filters") else None
+    if is_sparse(vector):
+        return Query(space_of(vector), sparse=sparse_of(vector), condition=condition)
+    return Query(space_of(vector), dense=dense_of(vector), condition=condition)
 
 
 class Registry:

@@ -88,4 +88,11 @@ def _asset(job: pipeline.PercolateJob) -> Asset:
             sparse[space_of(vector)].append(sparse_of(vector))
         else:
             dense[space_of(vector)].append(dense_of(vector))
-    return Asset(job.collection_id, MessageToDict(job.metadata), dense, sparse)
+    document = {
+        "collection_id": job.collection_id,
+        "asset_id": job.asset_id,
+        "feature_id": job.feature_id,
+        "modality": "image",
+        "metadata": MessageToDict(job.metadata),
+    }
+    return Asset(job.collection_id, document, dense, sparse)

@@ -46,7 +46,7 @@ class Entry:
 
 
 async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0) -> AsyncIterator[Entry | None]:
-    """Every message of these subjects behind a sequence, and those to come; None each time there is nothing more yet."""
+    """Every message of these subjects behind a sequence, and those to come; None whenever there is no more yet."""
     subscription: JetStreamContext.PullSubscription | None = None
     try:
         while True:
@@ -59,9 +59,11 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
                 if not isinstance(error, nats.errors.TimeoutError):
                     log.debug("following again", stream=stream, error=str(error) or type(error).__name__)
                     await asyncio.sleep(0.1)
-                    subscription = await _forget(subscription)
+                    await _forget(subscription)
+                    subscription = None
                 elif bus.client.stats["reconnects"] != connection:
-                    subscription = await _forget(subscription)
+                    await _forget(subscription)
+                    subscription = None
                 yield None
                 continue
             for message in messages:
@@ -72,7 +74,8 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
                     if not entry.pending:
                         yield None
             if bus.client.stats["reconnects"] != connection:
-                subscription = await _forget(subscription)
+                await _forget(subscription)
+                subscription = None
     finally:
         await _forget(subscription)
 

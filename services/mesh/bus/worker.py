@@ -205,6 +205,9 @@ class Worker(Generic[JobT]):
             # The hop before died between its message and its record; it will do its part again after ack_wait.
             await message.nak(delay=self._settings.ack_wait_s / 2)
             return "too early"
+        return await self._work_on(message, tenant, job, record)
+
+    async def _work_on(self, message: Msg, tenant: Tenant, job: JobT, record: Versioned) -> str:
         attempt = message.metadata.num_delivered or 1
         last = attempt >= self._settings.attempts_max
         try:

@@ -1,0 +1,41 @@
+"""The settings of the gateway: its doors, its limits, its sweeper."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class DoorSettings(BaseSettings):
+    """Where the gateway listens. Loopback unless told otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="LENSMESH_", extra="ignore")
+
+    rest_host: str = Field("127.0.0.1", description="Address of the REST door.")
+    rest_port: int = Field(8080, ge=0, le=65535, description="Port of the REST door; 0: any free one.")
+    grpc_host: str = Field("127.0.0.1", description="Address of the gRPC door.")
+    grpc_port: int = Field(9090, ge=0, le=65535, description="Port of the gRPC door; 0: any free one.")
+
+
+class GatewaySettings(BaseSettings):
+    """Limits and defaults of requests."""
+
+    model_config = SettingsConfigDict(env_prefix="LENSMESH_GATEWAY_", extra="ignore")
+
+    bootstrap_key: SecretStr = Field(
+        SecretStr(""), description="An API key that exists from the start, with every permission; empty: none."
+    )
+    body_bytes_max: int = Field(96_000_000, ge=1, description="Bytes of a REST request's body: a 64 MB file in base64.")
+    file_bytes_max: int = Field(32_000_000, ge=1, description="Bytes of an uploaded or inline file.")
+    metadata_bytes_max: int = Field(
+        60_000, ge=1, description="Bytes of metadata as JSON; a Milvus JSON field holds 64 KiB."
+    )
+    request_bytes_max: int = Field(400_000, ge=1, description="Bytes of a request as kept in its task's record.")
+    embed_text_chars_max: int = Field(32_000, ge=1, description="Characters of one text to be embedded.")
+    skip_duplicate: bool = Field(False, description="What skip_duplicate means when a request does not say.")
+    retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")
+    event_keepalive_s: float = Field(15, gt=0, description="Silence on an event stream after which a comment is sent.")
+    sweep_s: float = Field(
+        10, gt=0, description="Seconds between two looks for accepted tasks that were never dispatched."
+    )
+    stale_s: float = Field(15, gt=0, description="Age from which a task that is still QUEUED is looked after.")

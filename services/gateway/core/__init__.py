@@ -1,0 +1,1 @@
+"""What the gateway does, once for both doors; the messages of the contracts are its types."""

@@ -1,0 +1,135 @@
+"""The core put together, and the table of its operations that both doors serve."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from lensmesh.v1 import (
+    asset_pb2,
+    embedder_pb2_grpc,
+    engine_pb2_grpc,
+    feature_pb2,
+    index_pb2,
+    match_pb2,
+    namespace_pb2,
+    percolator_pb2,
+    task_pb2,
+    vision_pb2_grpc,
+)
+
+from services.gateway.auth import Caller, Directory
+from services.gateway.config import GatewaySettings
+from services.gateway.core.files import Files
+from services.gateway.core.index import Index
+from services.gateway.core.namespaces import Collections, Keys, Namespaces
+from services.gateway.core.percolators import Percolators
+from services.gateway.core.queries import Queries
+from services.gateway.core.reads import Reads
+from services.gateway.core.tasks import Tasks
+from services.mesh.blobs import BlobStore
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import TaskStore
+from services.mesh.bus.topology import Bus
+
+READ = namespace_pb2.PERMISSION_READ
+WRITE = namespace_pb2.PERMISSION_WRITE
+ADMIN = namespace_pb2.PERMISSION_ADMIN
+
+# The services that the gateway offers, in the order of the documentation.
+PUBLIC_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    file.DESCRIPTOR.services_by_name[name]
+    for file, name in (
+        (index_pb2, "IndexService"),
+        (task_pb2, "TaskService"),
+        (asset_pb2, "AssetService"),
+        (feature_pb2, "FeatureService"),
+        (percolator_pb2, "PercolatorService"),
+        (match_pb2, "MatchService"),
+        (namespace_pb2, "NamespaceService"),
+        (namespace_pb2, "CollectionService"),
+        (namespace_pb2, "KeyService"),
+        (namespace_pb2, "FileService"),
+    )
+)
+
+Handler = Callable[[Caller, Any], Awaitable[Message | AsyncIterator[Message]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of the API: what the key needs, and who does it."""
+
+    method: MethodDescriptor
+    needs: int
+    run: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """Everything the gateway can do."""
+
+    directory: Directory
+    index: Index
+    operations: tuple[Operation, ...]
+    collections: Collections
+
+    async def close(self) -> None:
+        """Follow no more."""
+        await self.collections.close()
+        await self.directory.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Stubs:
+    """The services behind the gateway."""
+
+    vision: vision_pb2_grpc.VisionServiceAsyncStub
+    embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub
+    percolator: engine_pb2_grpc.PercolatorEngineServiceAsyncStub
+
+
+async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs, settings: GatewaySettings) -> Core:
+    """Load what is kept in memory, make sure that the first key exists, and connect the parts."""
+    directory = await Directory.open(bus)
+    await directory.bootstrap(settings.bootstrap_key.get_secret_value())
+    collections = Collections(bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder)
+    await collections.start()
+    files = Files(blobs, settings)
+    queries = Queries(stubs.vision, stubs.embedder, files)
+    index = Index(bus, tasks, collections, files, stubs.embedder, settings)
+    reads, percolators = (
+        Reads(stubs.embedder, queries, collections),
+        Percolators(stubs.percolator, queries, collections),
+    )
+    namespaces, state = Namespaces(directory), Tasks(tasks)
+    table: dict[str, tuple[int, Handler]] = {
+        "IndexService.IndexImage": (WRITE, index.index_image),
+        "TaskService.GetTask": (READ, state.get),
+        "TaskService.WatchTask": (READ, state.watch),
+        "TaskService.CancelTask": (WRITE, state.cancel),
+        "AssetService.GetAsset": (READ, reads.get_asset),
+        "AssetService.GetAssetFeatures": (READ, reads.get_asset_features),
+        "FeatureService.SearchFeatures": (READ, reads.search),
+        "PercolatorService.CreateStoredQuery": (WRITE, percolators.create),
+        "PercolatorService.ListStoredQueries": (READ, percolators.list),
+        "PercolatorService.GetStoredQuery": (READ, percolators.get),
+        "PercolatorService.DeleteStoredQuery": (WRITE, percolators.delete),
+        "MatchService.ListMatches": (READ, percolators.matches),
+        "MatchService.WatchMatches": (READ, percolators.watch),
+        "NamespaceService.CreateNamespace": (ADMIN, namespaces.create),
+        "NamespaceService.ListNamespaces": (READ, namespaces.list),
+        "CollectionService.CreateCollection": (WRITE, collections.create),
+        "CollectionService.ListCollections": (READ, collections.list),
+        "KeyService.CreateKey": (ADMIN, Keys(directory).create),
+        "FileService.UploadFile": (WRITE, files.upload),
+    }
+    operations = tuple(
+        Operation(method, *table[f"{service.name}.{method.name}"])
+        for service in PUBLIC_SERVICES
+        for method in service.methods
+    )
+    return Core(directory, index, operations, collections)

@@ -1,0 +1,187 @@
+"""Takes image requests in: checks what the contracts can't say, records the task, dispatches it, answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import structlog
+from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.protobuf.struct_pb2 import Struct
+from lensmesh.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, index_pb2, task_pb2
+from lensmesh.v1 import pipeline_pb2 as pipeline
+from nats.errors import Error as NatsError
+from nats.js.errors import APIError
+from nats.js.errors import Error as JetStreamError
+
+from services.gateway.auth import Caller
+from services.gateway.config import GatewaySettings
+from services.gateway.core.files import Files
+from services.gateway.core.namespaces import Collections
+from services.mesh import telemetry
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import TaskStore, now
+from services.mesh.bus.topology import Bus
+from services.mesh.errors import FieldViolation, InvalidArgument, PayloadTooLarge, ResourceExhausted, Unavailable
+from services.mesh.extractors import effective, is_on, requested_steps
+from services.mesh.json_names import enum_names
+from services.mesh.shapes import check_shape
+from services.mesh.tenancy import Tenant
+
+log = structlog.get_logger()
+
+# NATS' own error code for "maximum messages exceeded".
+_STREAM_FULL = 10077
+
+
+class Index:
+    """Accepts images."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        tasks: TaskStore,
+        collections: Collections,
+        files: Files,
+        embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
+        settings: GatewaySettings,
+    ) -> None:
+        self._bus = bus
+        self._tasks = tasks
+        self._collections = collections
+        self._files = files
+        self._embedder = embedder
+        self._settings = settings
+
+    async def index_image(self, caller: Caller, request: index_pb2.IndexImageRequest) -> index_pb2.IndexImageResponse:
+        """Accept an image: when this returns, the task is durable and on its way."""
+        tenant = caller.tenant
+        self._check(caller, request)
+        if request.HasField("asset_update"):
+            # Answers 404 at once for an asset that does not exist.
+            asset_id = request.asset_update.asset_id
+            await self._embedder.ReadAsset(
+                embedder_pb2.ReadAssetRequest(namespace_id=tenant.namespace_id, asset_id=asset_id)
+            )
+        kept = await self._kept(tenant, request)
+        record = _new_record(tenant, kept)
+        if (size := record.ByteSize()) > self._settings.request_bytes_max:
+            limit = self._settings.request_bytes_max
+            raise PayloadTooLarge(f"the request takes {size} bytes without its files; at most {limit} are taken")
+        await self._dispatch(tenant, record)
+        return index_pb2.IndexImageResponse(message="Image URL processing queued", task_id=record.task.task_id)
+
+    async def dispatch_again(self, tenant: Tenant, task_id: str) -> None:
+        """Give a recorded task to vision, if it is not there already."""
+        await self._publish(tenant, task_id)
+
+    async def _dispatch(self, tenant: Tenant, record: pipeline.TaskRecord) -> None:
+        task_id = record.task.task_id
+        revision = await self._tasks.create(tenant, record)
+        try:
+            await self._publish(tenant, task_id)
+        except (NatsError, JetStreamError, OSError) as error:
+            # Not accepted, so the record goes; should that fail too, the sweeper brings the task to its end.
+            try:
+                await self._tasks.delete(tenant, task_id, revision)
+            except (NatsError, JetStreamError, OSError):
+                log.warning("record of a refused task left to the sweeper", task=task_id)
+            if isinstance(error, APIError) and error.err_code == _STREAM_FULL:
+                raise ResourceExhausted(
+                    "too many tasks are waiting; try again later", retry_after_s=self._settings.retry_after_s
+                ) from error
+            raise Unavailable("the task could not be queued; try again", retry_after_s=2) from error
+
+    async def _publish(self, tenant: Tenant, task_id: str) -> None:
+        job = pipeline.VisionJob(namespace_id=tenant.namespace_id, task_id=task_id)
+        await self._bus.js.publish(
+            topology.VISION.subject(tenant, task_id),
+            job.SerializeToString(),
+            headers=telemetry.trace_headers() | {"Nats-Msg-Id": f"{task_id}.vision"},
+        )
+
+    def _check(self, caller: Caller, request: index_pb2.IndexImageRequest) -> None:
+        """What the rules in the contracts can't say. Raises InvalidArgument with all violations."""
+        violations = list(_index_violations(caller, effective(request)))
+        size = len(MessageToJson(request.metadata, indent=None)) if request.HasField("metadata") else 0
+        if size > self._settings.metadata_bytes_max:
+            limit = self._settings.metadata_bytes_max
+            violations.append(_violation("metadata", f"has {size} bytes as JSON; at most {limit}", "metadata.bytes"))
+        limit = self._settings.embed_text_chars_max
+        for position, embed in enumerate(request.feature_extractors.embed):
+            if embed.type == index_pb2.EMBED_TYPE_TEXT and len(embed.value) > limit:
+                path = f"feature_extractors.embed.{position}.value"
+                violations.append(_violation(path, f"has {len(embed.value)} characters; at most {limit}", "text.chars"))
+            if embed.type == index_pb2.EMBED_TYPE_URL and embed.value and not _is_http(embed.value):
+                path = f"feature_extractors.embed.{position}.value"
+                violations.append(_violation(path, "must be an http:// or https:// URL", "url.scheme"))
+        if violations:
+            raise InvalidArgument(violations)
+        for path, shape in _shapes(request.feature_extractors):
+            check_shape(MessageToDict(shape), path)
+
+    async def _kept(self, tenant: Tenant, request: index_pb2.IndexImageRequest) -> index_pb2.IndexImageRequest:
+        """The request as its record keeps it: ids instead of names, files instead of inline bytes."""
+        kept = index_pb2.IndexImageRequest()
+        kept.CopyFrom(request)
+        if not kept.HasField("skip_duplicate"):
+            kept.skip_duplicate = self._settings.skip_duplicate
+        for position, embed in enumerate(kept.feature_extractors.embed if kept.HasField("feature_extractors") else ()):
+            path = f"feature_extractors.embed.{position}.value"
+            if embed.type == index_pb2.EMBED_TYPE_BASE64:
+                embed.value = await self._files.store(tenant, self._files.decode(embed.value, path), path)
+                embed.type = index_pb2.EMBED_TYPE_FILE
+            elif embed.type == index_pb2.EMBED_TYPE_FILE:
+                await self._files.check(tenant, embed.value, path)
+        kept.collection_id = await self._collections.find_or_create(tenant, request.collection_id, "collection_id")
+        return kept
+
+
+def _new_record(tenant: Tenant, request: index_pb2.IndexImageRequest) -> pipeline.TaskRecord:
+    stamp = now()
+    task = task_pb2.Task(
+        task_id=str(uuid.uuid4()),
+        status=task_pb2.TASK_STATUS_QUEUED,
+        inputs=[task_pb2.TaskInput(type="url", value=request.url)],
+        steps={name: task_pb2.TaskStep(state=task_pb2.STEP_STATE_PENDING) for name in requested_steps(request)},
+        created_at=stamp,
+        updated_at=stamp,
+        collection_id=request.collection_id,
+    )
+    if request.HasField("asset_update"):
+        task.asset_id = request.asset_update.asset_id
+    return pipeline.TaskRecord(
+        namespace_id=tenant.namespace_id, task=task, stage=pipeline.STAGE_ACCEPTED, request=request
+    )
+
+
+def _index_violations(caller: Caller, extractors: index_pb2.FeatureExtractors) -> Iterator[FieldViolation]:
+    """Indexes that the namespace does not have."""
+    used: list[tuple[str, int]] = [
+        (f"embed.{position}.vector_index", embed.vector_index) for position, embed in enumerate(extractors.embed)
+    ]
+    for name in ("read", "describe"):
+        block = getattr(extractors, name)
+        if is_on(extractors, name) and block.HasField("vector_index"):
+            used.append((f"{name}.vector_index", block.vector_index))
+    for path, index in used:
+        if index not in caller.namespace.vector_indexes:
+            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR).get(index, str(index))
+            yield _violation(f"feature_extractors.{path}", f"the namespace has no index {name!r}", "namespace.index")
+
+
+def _shapes(extractors: index_pb2.FeatureExtractors) -> Iterator[tuple[str, Struct]]:
+    for name in ("read", "describe"):
+        block = getattr(extractors, name)
+        if block.HasField("json_output"):
+            yield f"feature_extractors.{name}.json_output", block.json_output
+    if extractors.HasField("json_output"):
+        yield "feature_extractors.json_output.response_shape", extractors.json_output.response_shape
+
+
+def _violation(path: str, message: str, rule: str) -> FieldViolation:
+    return FieldViolation(("body", *path.split(".")), message, rule)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))

@@ -1,0 +1,123 @@
+"""Stores queries and reads matches; the percolator service owns both."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+from lensmesh.v1 import engine_pb2, engine_pb2_grpc, match_pb2, percolator_pb2
+
+from services.gateway.auth import Caller
+from services.gateway.core.namespaces import Collections
+from services.gateway.core.paging import page_of, pagination
+from services.gateway.core.queries import Queries
+from services.mesh.bus.tasks import now
+from services.mesh.filters import from_proto
+
+# The threshold of a stored query that does not say its own.
+MIN_SCORE_DEFAULT = 0.5
+
+
+class Percolators:
+    """The stored queries and matches of the caller's namespace."""
+
+    def __init__(
+        self, engine: engine_pb2_grpc.PercolatorEngineServiceAsyncStub, queries: Queries, collections: Collections
+    ) -> None:
+        self._engine = engine
+        self._queries = queries
+        self._collections = collections
+
+    async def create(
+        self, caller: Caller, request: percolator_pb2.CreateStoredQueryRequest
+    ) -> percolator_pb2.CreateStoredQueryResponse:
+        """Store a query: when this returns, new assets are matched against it."""
+        tenant = caller.tenant
+        from_proto(request.filters)
+        for position, query in enumerate(request.queries):
+            from_proto(query.filters, path=("body", "queries", position, "filters"))
+        vectors = await self._queries.vectors(caller, request.queries)
+        collection_ids = await asyncio.gather(
+            *(
+                self._collections.find_or_create(tenant, name, f"collection_ids.{position}")
+                for position, name in enumerate(request.collection_ids)
+            )
+        )
+        stored = percolator_pb2.StoredQuery(
+            percolator_id=str(uuid.uuid4()),
+            collection_ids=dict.fromkeys(collection_ids),
+            queries=request.queries,
+            metadata=request.metadata,
+            min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
+            name=request.name,
+            created_at=now(),
+        )
+        if request.HasField("filters"):
+            stored.filters.CopyFrom(request.filters)
+        record = engine_pb2.StoredQueryRecord(namespace_id=tenant.namespace_id, stored_query=stored, vectors=vectors)
+        await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record))
+        return percolator_pb2.CreateStoredQueryResponse(percolator_id=stored.percolator_id)
+
+    async def list(
+        self, caller: Caller, request: percolator_pb2.ListStoredQueriesRequest
+    ) -> percolator_pb2.ListStoredQueriesResponse:
+        """List stored queries, oldest first."""
+        offset, size = page_of(request.page, request.page_size)
+        answer = await self._engine.ScanStoredQueries(
+            engine_pb2.ScanStoredQueriesRequest(namespace_id=caller.tenant.namespace_id, offset=offset, limit=size)
+        )
+        return percolator_pb2.ListStoredQueriesResponse(
+            results=answer.stored_queries, pagination=pagination(answer.total, offset, size)
+        )
+
+    async def get(
+        self, caller: Caller, request: percolator_pb2.GetStoredQueryRequest
+    ) -> percolator_pb2.GetStoredQueryResponse:
+        """Read a stored query."""
+        answer = await self._engine.ReadStoredQuery(
+            engine_pb2.ReadStoredQueryRequest(
+                namespace_id=caller.tenant.namespace_id, percolator_id=request.percolator_id
+            )
+        )
+        return percolator_pb2.GetStoredQueryResponse(stored_query=answer.stored_query)
+
+    async def delete(
+        self, caller: Caller, request: percolator_pb2.DeleteStoredQueryRequest
+    ) -> percolator_pb2.DeleteStoredQueryResponse:
+        """Delete a stored query: when this returns, it is matched no more."""
+        await self._engine.RemoveStoredQuery(
+            engine_pb2.RemoveStoredQueryRequest(
+                namespace_id=caller.tenant.namespace_id, percolator_id=request.percolator_id
+            )
+        )
+        return percolator_pb2.DeleteStoredQueryResponse(percolator_id=request.percolator_id, deleted=True)
+
+    async def matches(self, caller: Caller, request: match_pb2.ListMatchesRequest) -> match_pb2.ListMatchesResponse:
+        """List matches, newest first."""
+        from_proto(request.filters)
+        offset, size = page_of(request.page, request.page_size)
+        query = match_pb2.ListMatchesRequest()
+        query.CopyFrom(request)
+        query.collection_ids[:] = self._collections.find_all(caller.tenant, list(request.collection_ids))
+        answer = await self._engine.ScanMatches(
+            engine_pb2.ScanMatchesRequest(
+                namespace_id=caller.tenant.namespace_id, query=query, offset=offset, limit=size
+            )
+        )
+        return match_pb2.ListMatchesResponse(results=answer.matches, pagination=pagination(answer.total, offset, size))
+
+    async def watch(
+        self, caller: Caller, request: match_pb2.WatchMatchesRequest
+    ) -> AsyncIterator[match_pb2.WatchMatchesResponse]:
+        """Matches as they are made, from a cursor on."""
+        following = engine_pb2.FollowMatchesRequest(
+            namespace_id=caller.tenant.namespace_id,
+            cursor=request.cursor,
+            percolator_id=request.percolator_id,
+        )
+        return self._watch(following)
+
+    async def _watch(self, following: engine_pb2.FollowMatchesRequest) -> AsyncIterator[match_pb2.WatchMatchesResponse]:
+        async for answer in self._engine.FollowMatches(following):
+            yield match_pb2.WatchMatchesResponse(match=answer.match, cursor=answer.cursor)

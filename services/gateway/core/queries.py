@@ -1,0 +1,85 @@
+"""Turns the queries of searches and stored queries into vectors: images through vision, all through embedder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+import numpy as np
+from lensmesh.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, feature_pb2, vision_pb2, vision_pb2_grpc
+
+from services.gateway.auth import Caller
+from services.gateway.core.files import Files
+from services.mesh.errors import FieldViolation, InvalidArgument, LensmeshError
+from services.mesh.json_names import enum_names
+from services.mesh.rpc import from_rpc_error
+
+
+class Queries:
+    """Resolves queries."""
+
+    def __init__(
+        self,
+        vision: vision_pb2_grpc.VisionServiceAsyncStub,
+        embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
+        files: Files,
+    ) -> None:
+        self._vision = vision
+        self._embedder = embedder
+        self._files = files
+
+    async def vectors(
+        self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]
+    ) -> list[embedder_pb2.EmbeddedVector]:
+        """The vector of each query.
+
+        Raises:
+            InvalidArgument: a query can't be resolved; the path names which.
+            LensmeshError: as vision and embedder answer.
+        """
+        return list(await asyncio.gather(*(self._vector(caller, each, i) for i, each in enumerate(queries))))
+
+    async def _vector(
+        self, caller: Caller, query: feature_pb2.SearchQuery, position: int
+    ) -> embedder_pb2.EmbeddedVector:
+        path = f"queries.{position}"
+        if query.vector_index not in caller.namespace.vector_indexes:
+            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
+            raise InvalidArgument.field(
+                f"{path}.vector_index", f"the namespace has no index {name!r}", "namespace.index"
+            )
+        try:
+            given = await self._input(caller, query, f"{path}.value")
+            answer = await self._embedder.EmbedInputs(embedder_pb2.EmbedInputsRequest(inputs=[given]))
+        except grpc.aio.AioRpcError as error:
+            raise _at(path, from_rpc_error(error, "vision or embedder")) from error
+        return answer.vectors[0]
+
+    async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+        given = embedder_pb2.EmbedInput(vector_index=query.vector_index)
+        if query.type == feature_pb2.QUERY_TYPE_TEXT:
+            given.text = query.value
+        elif query.type == feature_pb2.QUERY_TYPE_VECTOR:
+            given.vector.dense = np.array(query.vector, dtype="<f4").tobytes()
+        else:
+            source = vision_pb2.ImageSource()
+            if query.type == feature_pb2.QUERY_TYPE_URL:
+                source.url = query.value
+            else:
+                source.content = self._files.decode(query.value, path)
+            acquired = await self._vision.AcquireImage(
+                vision_pb2.AcquireImageRequest(namespace_id=caller.tenant.namespace_id, source=source)
+            )
+            given.image = acquired.content
+        return given
+
+
+def _at(path: str, error: LensmeshError) -> LensmeshError:
+    """The error with the place of the query that it is about."""
+    if isinstance(error, InvalidArgument):
+        prefix = ("body", *path.split("."))
+        return InvalidArgument([FieldViolation((*prefix, *v.path[1:]), v.message, v.rule) for v in error.violations])
+    error.args = (f"{path}: {error.message}",)
+    error.message = f"{path}: {error.message}"
+    return error

@@ -1,0 +1,252 @@
+"""The OpenAPI 3.1 description, made of the same contracts as the routes: paths, fields, comments and rules.
+
+Nothing is described by hand here; what a field means stands in its proto.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib import resources
+from typing import Any
+
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+from services.gateway.core.core import Operation
+from services.gateway.rest.routes import Binding, bindings
+from services.mesh.json_names import enum_names, json_aliases, json_name
+
+_F = FieldDescriptor
+_WELL_KNOWN: dict[str, dict[str, Any]] = {
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+    "google.protobuf.Value": {},
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+}
+_SCALARS: dict[int, dict[str, Any]] = {
+    _F.TYPE_STRING: {"type": "string"},
+    _F.TYPE_BOOL: {"type": "boolean"},
+    _F.TYPE_DOUBLE: {"type": "number"},
+    _F.TYPE_FLOAT: {"type": "number"},
+    _F.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
+}
+_ERRORS = {
+    "400": "The request can't be read.",
+    "401": "No key, or an unknown one.",
+    "403": "The key may not do this.",
+    "404": "Not there, in this namespace.",
+    "409": "Exists already.",
+    "413": "Too large.",
+    "422": "One or more fields break a rule.",
+    "429": "Too many tasks are waiting; see Retry-After.",
+    "500": "A fault of the server.",
+    "503": "Something needed does not answer; see Retry-After.",
+}
+
+
+def describe(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
+    """The description of all operations."""
+    schemas: dict[str, Any] = {"Error": _error_schema()}
+    paths: dict[str, Any] = {}
+    for operation in operations:
+        for number, binding in enumerate(bindings(operation)):
+            entry = _operation(binding, schemas)
+            if number:
+                entry["operationId"] += f"Alias{number}"
+                entry["deprecated"] = True
+            paths.setdefault(binding.path, {})[binding.method.lower()] = entry
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lensmesh",
+            "version": version,
+            "summary": "Makes images findable, and percolates them against stored queries.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": dict(sorted(schemas.items())),
+        },
+    }
+
+
+def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
+    method = binding.operation.method
+    inner = method.input_type
+    in_path = re.findall(r"{(\w+)}", binding.path)
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _field(inner.fields_by_name[name], schemas),
+        }
+        for name in in_path
+    ]
+    parameters.append(
+        {
+            "name": "X-Namespace",
+            "in": "header",
+            "required": False,
+            "description": "The namespace, by name or id; the key's own when absent.",
+            "schema": {"type": "string"},
+        }
+    )
+    pages = {"page", "page_size", "offset_position"}
+    for field in inner.fields:
+        wanted = field.name in pages if binding.body == "*" else binding.body != field.name
+        if wanted and field.name not in in_path and field.type != _F.TYPE_MESSAGE and not field.is_repeated:
+            schema = _field(field, schemas)
+            parameters.append({"name": json_name(field), "in": "query", "required": False, "schema": schema})
+    entry: dict[str, Any] = {
+        "operationId": method.name,
+        "tags": [method.containing_service.name.removesuffix("Service")],
+        "summary": _comments().get(method.full_name, method.name),
+        "parameters": parameters,
+        "responses": {"200": {"description": "Done.", "content": _answer(binding, schemas)}},
+    }
+    for status, text in _ERRORS.items():
+        content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+        entry["responses"][status] = {"description": text, "content": content}
+    if binding.body == "*":
+        schema = _reference(inner, schemas, request=True)
+        entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    elif binding.body:
+        raw = {"schema": {"type": "string", "format": "binary"}}
+        entry["requestBody"] = {"required": True, "content": {"application/octet-stream": raw}}
+    return entry
+
+
+def _answer(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
+    output = binding.operation.method.output_type
+    if binding.response_body:
+        schema = _field(output.fields_by_name[binding.response_body], schemas)
+    else:
+        schema = _reference(output, schemas)
+    kind = "text/event-stream" if binding.operation.method.server_streaming else "application/json"
+    return {kind: {"schema": schema}}
+
+
+def _reference(message: Descriptor, schemas: dict[str, Any], *, request: bool = False) -> dict[str, Any]:
+    if message.full_name in _WELL_KNOWN:
+        return dict(_WELL_KNOWN[message.full_name])
+    if message.name not in schemas:
+        schemas[message.name] = {}
+        properties, required = {}, []
+        for field in message.fields:
+            schema = _field(field, schemas)
+            properties[json_name(field)] = schema
+            for alias in json_aliases(field):
+                properties[alias] = {"description": f"Another name of {json_name(field)}.", "deprecated": True} | {
+                    key: value for key, value in schema.items() if key != "description"
+                }
+            # A field that has aliases can't be required by its one name.
+            if _rules(field).required and not json_aliases(field):
+                required.append(json_name(field))
+        schema = {"type": "object", "properties": properties, "description": _comments().get(message.full_name, "")}
+        if request or required:
+            schema["additionalProperties"] = False
+        schemas[message.name] = schema | ({"required": required} if required else {})
+    return {"$ref": f"#/components/schemas/{message.name}"}
+
+
+def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:
+    rules = _rules(field)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        value = _one(field.message_type.fields_by_name["value"], schemas, validate_pb2.FieldRules())
+        schema: dict[str, Any] = {"type": "object", "additionalProperties": value}
+    elif field.is_repeated:
+        schema = {"type": "array", "items": _one(field, schemas, rules.repeated.items)}
+        if rules.repeated.HasField("min_items"):
+            schema["minItems"] = rules.repeated.min_items
+        if rules.repeated.HasField("max_items"):
+            schema["maxItems"] = rules.repeated.max_items
+    else:
+        schema = _one(field, schemas, rules)
+        if field.has_presence and not rules.required:
+            schema = {"anyOf": [schema, {"type": "null"}]}
+    return schema | {"description": _comments().get(field.full_name, "")}
+
+
+def _one(field: FieldDescriptor, schemas: dict[str, Any], rules: validate_pb2.FieldRules) -> dict[str, Any]:
+    if field.message_type is not None:
+        return _reference(field.message_type, schemas)
+    if field.type == _F.TYPE_ENUM:
+        return {"type": "string", "enum": list(enum_names(field.enum_type).values())}
+    if field.type not in _SCALARS:
+        return {"type": "integer"} | _bounds(rules.int32)
+    schema = dict(_SCALARS[field.type])
+    if field.type == _F.TYPE_DOUBLE:
+        schema |= _bounds(rules.double)
+    if field.type == _F.TYPE_STRING:
+        text = rules.string
+        schema |= {"maxLength": text.max_len} if text.HasField("max_len") else {}
+        schema |= {"minLength": text.min_len} if text.HasField("min_len") else {}
+        schema |= {"pattern": text.pattern} if text.HasField("pattern") else {}
+        schema |= {"enum": list(getattr(text, "in"))} if getattr(text, "in") else {}
+    return schema
+
+
+def _bounds(rules: Any) -> dict[str, Any]:
+    bounds = {}
+    if rules.HasField("gte"):
+        bounds["minimum"] = rules.gte
+    if rules.HasField("lte"):
+        bounds["maximum"] = rules.lte
+    return bounds
+
+
+def _rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
+    return field.GetOptions().Extensions[validate_pb2.field]
+
+
+def _error_schema() -> dict[str, Any]:
+    detail = {"type": "object", "properties": {"loc": {"type": "array"}, "msg": {"type": "string"}}}
+    error = {
+        "type": "object",
+        "properties": {
+            "message": {"type": "string"},
+            "type": {"type": "string"},
+            "details": {"type": ["object", "null"]},
+        },
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "success": {"const": False},
+            "status": {"type": "integer"},
+            "error": error,
+            "detail": {"type": "array", "items": detail},
+        },
+        "required": ["success", "status", "error", "detail"],
+    }
+
+
+@functools.cache
+def _comments() -> dict[str, str]:
+    """The leading comment of every message, field and method of the contracts."""
+    comments: dict[str, str] = {}
+    image = resources.files("lensmesh.v1").joinpath("contracts.binpb").read_bytes()
+    for file in FileDescriptorSet.FromString(image).file:
+        if file.package != "lensmesh.v1":
+            continue
+        for location in file.source_code_info.location:
+            name = _name_at(file, list(location.path))
+            if name and location.leading_comments:
+                comments[f"{file.package}.{name}"] = " ".join(location.leading_comments.split())
+    return comments
+
+
+def _name_at(file: Any, path: list[int]) -> str | None:
+    """The name of a message (4), its field (2), or a service's (6) method (2), by its path in the file."""
+    if len(path) not in (2, 4) or path[0] not in (4, 6) or (len(path) == 4 and path[2] != 2):
+        return None
+    outer = (file.message_type if path[0] == 4 else file.service)[path[1]]
+    if len(path) == 2:
+        return str(outer.name)
+    inner = (outer.field if path[0] == 4 else outer.method)[path[3]]
+    return f"{outer.name}.{inner.name}"

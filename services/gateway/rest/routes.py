@@ -1,0 +1,178 @@
+"""One route for each HTTP annotation of the contracts, with the same steps each: authenticate, decode, validate, run.
+
+How JSON becomes a message, `codec` knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import orjson
+from google.api import annotations_pb2
+from google.protobuf.message import Message
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from services.gateway.auth import Directory
+from services.gateway.config import GatewaySettings
+from services.gateway.core.core import Operation
+from services.gateway.rest.codec import decode, encode, encode_field, new_message, set_text
+from services.gateway.rest.errors import error_response
+from services.mesh import telemetry
+from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
+from services.mesh.rpc import as_lensmesh_error, from_rpc_error
+from services.mesh.validation import validate
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One HTTP method and path of an operation."""
+
+    operation: Operation
+    method: str
+    path: str
+    # "*": the whole request is the body; a field's name: that field is, raw; empty: there is no body.
+    body: str
+    # The field of the response that is sent; empty: all of it.
+    response_body: str
+
+
+def bindings(operation: Operation) -> Iterator[Binding]:
+    """The HTTP annotations of an operation."""
+    rule = operation.method.GetOptions().Extensions[annotations_pb2.http]
+    for one in (rule, *rule.additional_bindings):
+        pattern = one.WhichOneof("pattern")
+        if pattern:
+            response_body = one.response_body or rule.response_body
+            yield Binding(operation, pattern.upper(), getattr(one, pattern), one.body, response_body)
+
+
+def routes(operations: tuple[Operation, ...], directory: Directory, settings: GatewaySettings) -> list[Route]:
+    """Every route, each also under /v1."""
+    made = []
+    for operation in operations:
+        for binding in bindings(operation):
+            endpoint = _endpoint(binding, directory, settings)
+            for prefix in ("", "/v1"):
+                made.append(Route(prefix + binding.path, endpoint, methods=[binding.method]))
+    # A fixed path goes before one with a parameter, such as /percolators/matches/events.
+    return sorted(made, key=lambda route: route.path.count("{"))
+
+
+def guarded(name: str, handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint whose errors become the API's error shapes."""
+
+    async def endpoint(request: Request) -> Response:
+        result = "ok"
+        try:
+            return await handle(request)
+        except grpc.aio.AioRpcError as error:
+            known = from_rpc_error(error, "backing")
+            result = known.type
+            return error_response(known)
+        except Exception as error:
+            known = as_lensmesh_error(error, name)
+            result = known.type
+            return error_response(known)
+        finally:
+            telemetry.REQUESTS.labels("rest", name, result).inc()
+
+    return endpoint
+
+
+def _endpoint(
+    binding: Binding, directory: Directory, settings: GatewaySettings
+) -> Callable[[Request], Awaitable[Response]]:
+    operation = binding.operation
+
+    async def handle(request: Request) -> Response:
+        headers = request.headers
+        caller = directory.authenticate(headers.get("authorization"), headers.get("x-namespace"), operation.needs)
+        message = await _decoded(request, binding, settings)
+        result = await operation.run(caller, message)
+        if isinstance(result, Message):
+            return Response(orjson.dumps(_shown(result, binding)), media_type="application/json")
+        events = _events(result, binding, settings.event_keepalive_s)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    return guarded(operation.method.full_name, handle)
+
+
+async def _decoded(request: Request, binding: Binding, settings: GatewaySettings) -> Message:
+    message = new_message(binding.operation.method.input_type)
+    if binding.body == "*":
+        decode(_json(await _body(request, settings.body_bytes_max)), message)
+    elif binding.body:
+        setattr(message, binding.body, await _body(request, settings.body_bytes_max))
+    for name, text in request.query_params.multi_items():
+        if not set_text(message, name, text, ("query",)):
+            raise InvalidArgument([FieldViolation(("query", name), "is not a parameter here", "unknown_parameter")])
+    for name, text in request.path_params.items():
+        set_text(message, name, text, ("path",))
+    validate(message)
+    return message
+
+
+async def _body(request: Request, bytes_max: int) -> bytes:
+    too_large = PayloadTooLarge(f"the body is larger than {bytes_max} bytes")
+    if int(request.headers.get("content-length") or 0) > bytes_max:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > bytes_max:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _json(body: bytes) -> Any:
+    if not body.strip():
+        return {}
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+def _shown(message: Message, binding: Binding) -> Any:
+    if not binding.response_body:
+        return encode(message)
+    return encode_field(message, message.DESCRIPTOR.fields_by_name[binding.response_body])
+
+
+async def _events(stream: AsyncIterator[Message], binding: Binding, keepalive_s: float) -> AsyncIterator[bytes]:
+    """Server-Sent Events: one a message, comments in silence, and an event `error` when the stream breaks."""
+    name = binding.response_body or "match"
+    waiting: asyncio.Task[Message] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(stream))  # type: ignore[arg-type]
+            await asyncio.wait({waiting}, timeout=keepalive_s)
+            if not waiting.done():
+                yield b": still here\n\n"
+                continue
+            try:
+                message, waiting = waiting.result(), None
+            except StopAsyncIteration:
+                return
+            cursor = getattr(message, "cursor", None)
+            head = f"id: {cursor}\n" if cursor else ""
+            yield f"{head}event: {name}\ndata: ".encode() + orjson.dumps(_shown(message, binding)) + b"\n\n"
+    except Exception as error:
+        known = _known(error, binding)
+        yield b"event: error\ndata: " + orjson.dumps({"message": known.message, "type": known.type}) + b"\n\n"
+    finally:
+        if waiting:
+            waiting.cancel()
+
+
+def _known(error: Exception, binding: Binding) -> LensmeshError:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return from_rpc_error(error, "backing")
+    return as_lensmesh_error(error, binding.operation.method.full_name)
