@@ -164,13 +164,14 @@ def _ports(settings: TritonSettings) -> tuple[int, int, int]:
     taken = set(wanted)
     found = []
     for port in wanted:
-        chosen = port or _free_port(taken)
+        chosen = port or free_port(taken)
         taken.add(chosen)
         found.append(chosen)
     return found[0], found[1], found[2]
 
 
-def _free_port(taken: set[int]) -> int:
+def free_port(taken: set[int]) -> int:
+    """A port that nothing listens on now and that is not among those taken. Raises TritonUnavailable."""
     for port in random.sample(_PORTS, _PORT_TRIES_MAX):
         if port in taken:
             continue

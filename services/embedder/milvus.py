@@ -23,8 +23,14 @@ log = structlog.get_logger()
 
 # Milvus' own error codes for a collection that does not exist.
 _NO_COLLECTION = frozenset({4, 100})
-# Lite answers pymilvus' default pings, one in 10 s, with GOAWAY.
-_GRPC_OPTIONS = {"grpc.keepalive_time_ms": 300_000}
+_GRPC_OPTIONS = {
+    # Lite answers pymilvus' default pings, one in 10 s, with GOAWAY.
+    "grpc.keepalive_time_ms": 300_000,
+    # A restarted server is found again within a second; gRPC's own longest wait is two minutes.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1_000,
+}
 
 Row = dict[str, Any]
 

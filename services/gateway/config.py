@@ -27,15 +27,11 @@ class GatewaySettings(BaseSettings):
     )
     body_bytes_max: int = Field(96_000_000, ge=1, description="Bytes of a REST request's body: a 64 MB file in base64.")
     file_bytes_max: int = Field(32_000_000, ge=1, description="Bytes of an uploaded or inline file.")
-    metadata_bytes_max: int = Field(
-        60_000, ge=1, description="Bytes of metadata as JSON; a Milvus JSON field holds 64 KiB."
-    )
+    metadata_bytes_max: int = Field(60_000, ge=1, description="Bytes of metadata as JSON; a Milvus field holds 64 KiB.")
     request_bytes_max: int = Field(400_000, ge=1, description="Bytes of a request as kept in its task's record.")
     embed_text_chars_max: int = Field(32_000, ge=1, description="Characters of one text to be embedded.")
     skip_duplicate: bool = Field(False, description="What skip_duplicate means when a request does not say.")
     retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")
     event_keepalive_s: float = Field(15, gt=0, description="Silence on an event stream after which a comment is sent.")
-    sweep_s: float = Field(
-        10, gt=0, description="Seconds between two looks for accepted tasks that were never dispatched."
-    )
+    sweep_s: float = Field(10, gt=0, description="Seconds between two looks for tasks that were never dispatched.")
     stale_s: float = Field(15, gt=0, description="Age from which a task that is still QUEUED is looked after.")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from lensmesh.v1 import embedder_pb2_grpc, engine_pb2_grpc, vision_pb2_grpc
 
 from services.gateway.config import DoorSettings, GatewaySettings
@@ -14,7 +17,7 @@ from services.mesh.blobs import NatsBlobStore
 from services.mesh.bus.tasks import TaskStore
 from services.mesh.config import load
 from services.mesh.rpc import RpcServer, channel, health_ping
-from services.mesh.service import Frame, Parts
+from services.mesh.service import Frame, Parts, Ping
 
 
 async def build(frame: Frame) -> Parts:
@@ -33,9 +36,11 @@ async def build(frame: Frame) -> Parts:
     )
     tasks = await TaskStore.open(frame.bus)
     core = await build_core(frame.bus, tasks, await NatsBlobStore.open(frame.bus), stubs, settings)
-    pings = {"nats": frame.bus.ping, "directory": core.directory.ping} | {
-        name: (lambda target=target: health_ping(target)) for name, target in channels.items()
-    }
+    pings: dict[str, Ping] = {"nats": frame.bus.ping, "directory": core.directory.ping}
+    closers: list[Callable[[], Awaitable[None]]] = [core.close]
+    for name, target in channels.items():
+        pings[name] = partial(health_ping, target)
+        closers.append(partial(target.close, None))
     rpc = RpcServer(frame.rpc)
     add_operations(rpc, core)
     return Parts(
@@ -43,5 +48,5 @@ async def build(frame: Frame) -> Parts:
         rpc_address=f"{doors.grpc_host}:{doors.grpc_port}",
         pings=pings,
         runnables=[RestServer(build_app(core, pings, settings), doors), Sweeper(frame.bus, core.index, settings)],
-        closers=[core.close, *(target.close for target in channels.values())],
+        closers=closers,
     )

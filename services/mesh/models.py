@@ -76,11 +76,21 @@ class TritonSettings(BaseSettings):
     concurrency: int = Field(32, ge=1, description="Inferences at a time from one process; Triton queues the rest.")
 
 
+# A restarted server is found again within a second; gRPC's own longest wait is two minutes. Images may be large.
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+)
+
+
 class TritonModels:
     """Calls models by name over Triton's gRPC protocol."""
 
     def __init__(self, address: str, settings: TritonSettings) -> None:
-        self._client = triton.InferenceServerClient(address)
+        self._client = triton.InferenceServerClient(address, channel_args=list(CHANNEL_OPTIONS))
         self._settings = settings
         self._free = asyncio.Semaphore(settings.concurrency)
 

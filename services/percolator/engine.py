@@ -160,9 +160,10 @@ class Engine:
     def match(self, asset: Asset, min_score: float | None, limit: int) -> list[Found]:
         """The stored queries that an asset matches, best first, equal scores by id.
 
-        A dense query's score is the cosine clipped to 0..1, the best where the asset has several vectors in one index;
-        a keyword query's is the inner product; a query whose index the asset lacks scores 0. The stored query's score is
-        the mean. The threshold is the larger of `min_score` and the stored query's own.
+        A dense query's score is the cosine clipped to 0..1, the best where the asset has several vectors in one
+        index; a keyword query's is the inner product; a query whose index the asset lacks, or whose own condition it
+        does not satisfy, scores 0. The stored query's score is the mean. The threshold is the larger of `min_score`
+        and the stored query's own.
         """
         rows = {
             space: _best(self._dense[space], vectors) for space, vectors in asset.dense.items() if space in self._dense

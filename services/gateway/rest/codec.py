@@ -197,7 +197,7 @@ def encode(message: Message) -> Any:
     """A message as JSON values: every field present, null where nothing is set."""
     name = message.DESCRIPTOR.full_name
     if name == _STRUCT:
-        return MessageToDict(message)
+        return _whole(MessageToDict(message))
     if name == _TIMESTAMP:
         return message.ToJsonString()  # type: ignore[attr-defined]
     return {json: encode_field(message, field) for json, field in _fields(message.DESCRIPTOR)}
@@ -225,11 +225,22 @@ def _fields(descriptor: Descriptor) -> tuple[tuple[str, FieldDescriptor], ...]:
 
 def _plain(field: FieldDescriptor, value: Any) -> Any:
     if field.message_type is not None:
-        return MessageToDict(value) if field.message_type.full_name == _VALUE else encode(value)
+        return _whole(MessageToDict(value)) if field.message_type.full_name == _VALUE else encode(value)
     if field.type == _F.TYPE_ENUM:
         return enum_names(field.enum_type).get(value)
     if field.type == _F.TYPE_BYTES:
         return base64.b64encode(value).decode()
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON with integers where a Struct, which knows doubles only, holds whole numbers."""
+    if isinstance(value, dict):
+        return {key: _whole(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
     return value
 
 

@@ -143,7 +143,7 @@ def _json(body: bytes) -> Any:
 def _shown(message: Message, binding: Binding) -> Any:
     if not binding.response_body:
         return encode(message)
-    return encode_field(message, message.DESCRIPTOR.fields_by_name[binding.response_body])
+    return encode_field(message, message.DESCRIPTOR.fields_by_name[binding.response_body])  # type: ignore[arg-type]
 
 
 async def _events(stream: AsyncIterator[Message], binding: Binding, keepalive_s: float) -> AsyncIterator[bytes]:
@@ -152,7 +152,7 @@ async def _events(stream: AsyncIterator[Message], binding: Binding, keepalive_s:
     waiting: asyncio.Task[Message] | None = None
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(stream))  # type: ignore[arg-type]
+            waiting = waiting or asyncio.ensure_future(anext(stream))
             await asyncio.wait({waiting}, timeout=keepalive_s)
             if not waiting.done():
                 yield b": still here\n\n"
