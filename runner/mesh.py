@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable
@@ -90,9 +91,14 @@ class Mesh:
         self._own_data_dir()
         try:
             await self._start_nats()
-            # Triton loads models while the others start.
-            await asyncio.gather(self._start_triton(), self._start_milvus())
+            await self._start_triton()
+            await self._start_milvus()
             await self._start_services()
+            # All of them load side by side; they are ready in this order.
+            for name, process in self.processes.items():
+                self._progress(f"waiting for {name}")
+                await process.wait_ready()
+            self._start_canary()
         except BaseException:
             await self.stop()
             raise
@@ -145,11 +151,8 @@ class Mesh:
         self.api_key = secret.read_text().strip()
 
     async def _run(self, process: Process) -> None:
-        name = process.spec.name
-        self.processes[name] = process
-        self._progress(f"starting {name}")
+        self.processes[process.spec.name] = process
         await process.start()
-        self._progress(f"{name} is ready")
 
     async def _start_nats(self) -> None:
         self._addresses["nats"] = self.config.nats_url
@@ -180,8 +183,14 @@ class Mesh:
         spec, process = await asyncio.to_thread(servers.triton_server, settings)
         self._addresses["triton"] = process.grpc_address
         await self._run(Process(spec, self._say))
-        canary = Canary(process.grpc_address, role_models(model_set), report=self._canary_says)
-        self._canary = asyncio.create_task(canary.run())
+
+    def _start_canary(self) -> None:
+        if "triton" in self.processes:
+            # Reasons of single failures are noise while Triton restarts; events are what counts.
+            logging.getLogger("runner.canary").setLevel(logging.ERROR)
+            models = role_models(self._model_set())
+            canary = Canary(self._addresses["triton"], models, report=self._canary_says)
+            self._canary = asyncio.create_task(canary.run())
 
     async def _start_services(self) -> None:
         for name in ("vision", "embedder", "percolator"):
@@ -189,11 +198,11 @@ class Mesh:
         rest, grpc = self.config.rest_port or self._port(), self.config.grpc_port or self._port()
         self._addresses |= {"gateway": f"127.0.0.1:{grpc}", "rest": f"127.0.0.1:{rest}"}
         common = self._settings() | {"LENSMESH_REST_PORT": str(rest), "LENSMESH_GRPC_PORT": str(grpc)}
-        workers = [Process(servers.service(n, self._addresses[n], common), self._say) for n in servers.SERVICES[:3]]
-        await asyncio.gather(*(self._run(worker) for worker in workers))
         # The key goes to the gateway alone.
-        settings = common | {"LENSMESH_GATEWAY_BOOTSTRAP_KEY": self.api_key}
-        await self._run(Process(servers.service("gateway", self._addresses["gateway"], settings), self._say))
+        settings = dict.fromkeys(servers.SERVICES, common)
+        settings["gateway"] = common | {"LENSMESH_GATEWAY_BOOTSTRAP_KEY": self.api_key}
+        for name in servers.SERVICES:
+            await self._run(Process(servers.service(name, self._addresses[name], settings[name]), self._say))
 
     def _settings(self) -> dict[str, str]:
         settings = {

@@ -60,14 +60,9 @@ class Process:
         return self._child.pid if self._child and self._child.returncode is None else None
 
     async def start(self) -> None:
-        """Start the process and wait until it is ready.
-
-        Raises:
-            StartFailed: it ended, or was not ready in time.
-        """
+        """Start the process, and keep it running from now on; `wait_ready` says when it can work."""
         self._child = await self._spawn()
         self._keeper = asyncio.create_task(self._keep())
-        await self.wait_ready()
 
     async def wait_ready(self) -> None:
         """Wait until the process is ready, across restarts. Raises StartFailed."""

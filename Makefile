@@ -1,0 +1,92 @@
+# The commands of lensmesh. `make help` lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+VENV := .venv
+TRITON_VENV := .venv-triton
+BIN := $(VENV)/bin
+STAMPS := .cache/stamps
+UV := .cache/uv/bin/uv
+SET ?= lite
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check format bench-mesh protos models clean distclean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# With a Triton of one's own, neither the embedded one nor its weights are needed.
+ifeq ($(LENSMESH_TRITON_ADDRESS),)
+EMBEDDED_TRITON := $(STAMPS)/triton-venv $(STAMPS)/models-$(SET)
+endif
+
+setup: $(STAMPS)/venv $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
+
+demo: setup ## Index the sample photos, percolate and search them, and end
+	@$(BIN)/python -m demo
+
+up: setup ## Run the mesh in the foreground; Ctrl-C drains it
+	@$(BIN)/python -m runner.up
+
+test: setup ## Run the whole test suite against real servers
+	$(BIN)/python -m pytest
+
+check: $(STAMPS)/venv $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python protos/build.py check
+	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.check
+
+format: $(STAMPS)/venv ## Format the code and the contracts
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cd protos && ../$(BIN)/buf format -w
+
+bench-mesh: setup ## Measure what the mesh costs beyond its models
+	@$(BIN)/python -m bench.mesh
+
+protos: ## Generate the stubs again
+	@rm -f $(STAMPS)/protos && $(MAKE) --no-print-directory $(STAMPS)/protos
+
+models: $(STAMPS)/models-$(SET) ## Fetch and verify the weights of the model set SET
+
+clean: ## Remove the mesh's data; refused while it runs
+	@if [ -e .lensmesh/endpoints.json ]; then echo "a mesh is running on .lensmesh; stop it first"; exit 1; fi
+	rm -rf .lensmesh
+
+distclean: clean ## Remove everything that was installed or generated, too
+	rm -rf $(VENV) $(TRITON_VENV) .cache gen models/repository/*/1/*.onnx
+
+$(UV):
+	@echo "lensmesh: making .cache/uv (installer)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+		{ echo "lensmesh needs Python 3.11; say where it is: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
+
+$(STAMPS)/venv: requirements/lensmesh.txt $(UV)
+	@echo "lensmesh: installing the services and their tools into $(VENV) (about 300 MB to download the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/lensmesh.txt
+	@printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/gen" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lensmesh.pth
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/triton-venv: requirements/triton.txt $(UV)
+	@case "$$(uname -sm)" in "Linux x86_64"|"Linux aarch64") ;; *) \
+		echo "the embedded Triton runs on Linux x86_64 and aarch64 (glibc 2.35 or newer), not on $$(uname -sm):"; \
+		echo "set LENSMESH_TRITON_ADDRESS=host:port to a Triton that serves models/repository"; exit 1;; esac
+	@echo "lensmesh: installing the model server into $(TRITON_VENV) (about 250 MB to download the first time)"
+	@$(PYTHON) -m venv $(TRITON_VENV)
+	@$(UV) pip sync -q --python $(TRITON_VENV)/bin/python --require-hashes requirements/triton.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*.proto)
+	@echo "lensmesh: generating the stubs of the contracts"
+	@$(BIN)/python protos/build.py stubs
+	@touch $@
+
+$(STAMPS)/models-$(SET): $(STAMPS)/triton-venv models/fetch.py $(wildcard models/convert/*.py models/sources/*) models/packages.py
+	@echo "lensmesh: fetching the weights of the model set $(SET)"
+	@$(TRITON_VENV)/bin/python -m models.fetch --set $(SET)
+	@touch $@

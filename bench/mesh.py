@@ -1,0 +1,211 @@
+"""`make bench-mesh`: what the mesh costs beyond its models.
+
+(a) CPU-ms an image over the gateway, vision, embedder and percolator, with a model set that does nothing.
+(b) Images a second through the mesh, over images a second of the same Triton calls made directly by one script, in
+turns on the same machine in the same run, every image new to the models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from aiohttp import web
+
+from bench.images import photos, small
+from bench.processes import cpu_seconds
+from runner.mesh import Mesh, MeshConfig
+from services.mesh.models import ModelSet, TritonModels, TritonSettings, bytes_tensor
+
+RESULTS = Path(__file__).resolve().parent / "results" / "mesh.json"
+SERVICES = ("gateway", "vision", "embedder", "percolator")
+COST_IMAGES = int(os.environ.get("BENCH_COST_IMAGES", "600"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+ROUND_IMAGES = int(os.environ.get("BENCH_ROUND_IMAGES", "42"))
+IN_FLIGHT = 8
+TARGET_CPU_MS, TARGET_EFFICIENCY = 10.0, 0.9
+
+SHORT: dict[str, Any] = {"embed": [{"type": "url", "vector_index": "multimodal"}]}
+FULL: dict[str, Any] = {
+    "read": {"vector_index": "keyword"},
+    "describe": {"vector_index": "text"},
+    "detect": {"faces": {}, "logos": {}},
+    "embed": [{"type": "url", "vector_index": "multimodal"}, {"type": "url", "vector_index": "image"}],
+}
+
+
+class Host:
+    """A web server on loopback for the images of one run."""
+
+    def __init__(self) -> None:
+        self.images: list[bytes] = []
+        self.port = 0
+
+    async def start(self) -> web.AppRunner:
+        """Listen on a free port."""
+        app = web.Application()
+        app.router.add_get("/{number}", self._answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.port = int(runner.addresses[0][1])
+        return runner
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.images[int(request.match_info["number"])], content_type="image/jpeg")
+
+
+class Load:
+    """Sends images to a mesh and waits for their tasks."""
+
+    def __init__(self, mesh: Mesh, host: Host, client: httpx.AsyncClient) -> None:
+        self._mesh, self._host, self._client = mesh, host, client
+
+    async def run(self, images: Sequence[bytes], extract: dict[str, Any]) -> float:
+        """Index all images; returns the seconds from the first request to the last terminal state."""
+        first = len(self._host.images)
+        self._host.images.extend(images)
+        started = time.perf_counter()
+        tasks = [await self._send(first + number, extract) for number in range(len(images))]
+        while tasks:
+            # Only the oldest is asked for: polling all would be a load of its own.
+            task = (await self._client.get(f"/tasks/{tasks[0]}")).json()
+            if task["status"] in ("QUEUED", "DOWNLOADING", "PROCESSING"):
+                await asyncio.sleep(0.05)
+                continue
+            if task["status"] != "DONE":
+                raise SystemExit(f"a task ended {task['status']}: {task['error']}")
+            tasks.pop(0)
+        return time.perf_counter() - started
+
+    async def _send(self, number: int, extract: dict[str, Any]) -> str:
+        url = f"http://127.0.0.1:{self._host.port}/{number}"
+        body = {"url": url, "collection_id": "bench", "percolate": {}, "feature_extractors": extract}
+        response = await self._client.post("/index/images/url", json=body)
+        response.raise_for_status()
+        return str(response.json()["task_id"])
+
+
+async def cost(load: Load, mesh: Mesh, extract: dict[str, Any], first: int) -> dict[str, float]:
+    """CPU-ms an image by process, reading the results excluded: the tasks are read when all is done."""
+    images = [small(first + number) for number in range(COST_IMAGES)]
+    await load.run(images[: COST_IMAGES // 4], extract)
+    pids = {name: process.pid for name, process in mesh.processes.items()}
+    before = cpu_seconds(pids)
+    measured = images[COST_IMAGES // 4 :]
+    seconds = await load.run(measured, extract)
+    after = cpu_seconds(pids)
+    by_process = {name: round((after[name] - before[name]) * 1e3 / len(measured), 3) for name in before}
+    return by_process | {"images_per_second": round(len(measured) / seconds, 1)}
+
+
+async def direct(address: str, model_set: ModelSet, images: Sequence[bytes]) -> float:
+    """The calls that FULL makes of the models, made directly; returns the seconds for all images."""
+    models = TritonModels(address, TritonSettings())
+    roles = model_set.roles
+    free = asyncio.Semaphore(IN_FLIGHT)
+
+    async def one(image: bytes) -> None:
+        async with free:
+            tensor = bytes_tensor(image)
+            lines, _ = await asyncio.gather(
+                models.infer(roles["ocr"].model, {"IMAGE": tensor}, ["LINES"]),
+                models.infer(roles["faces"].model, {"IMAGE": tensor}, ["FACES"]),
+            )
+            read = lines["LINES"].reshape(-1)[0]
+            text = " ".join(line["text"] for line in json.loads(read)).encode()
+            caption, _ = await asyncio.gather(
+                models.infer(roles["caption"].model, {"IMAGE": tensor, "TEXT": bytes_tensor(text)}, ["CAPTION"]),
+                models.infer(roles["logos"].model, {"IMAGE": tensor, "LINES": bytes_tensor(read)}, ["LOGOS"]),
+            )
+            described = json.loads(caption["CAPTION"].reshape(-1)[0])["text"].encode()
+            multimodal = {"IMAGE": tensor} | ({"TEXT": bytes_tensor(text)} if text else {})
+            await asyncio.gather(
+                models.infer(roles["embed_multimodal"].image_model, multimodal, ["VECTOR"]),
+                models.infer(roles["embed_image"].model, {"IMAGE": tensor}, ["VECTOR"]),
+                models.infer(roles["embed_text"].model, {"TEXT": bytes_tensor(described)}, ["VECTOR"]),
+            )
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one(image) for image in images))
+    seconds = time.perf_counter() - started
+    await models.close()
+    return seconds
+
+
+async def with_mesh(model_set: str, measure: Any) -> Any:
+    """Run a measurement on a fresh mesh."""
+    host = Host()
+    server = await host.start()
+    with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w") as log:
+        settings = {"LENSMESH_VISION_CONCURRENCY": str(IN_FLIGHT)}
+        config = MeshConfig(Path(directory) / "data", 0, 0, model_set, f"127.0.0.1:{host.port}", settings=settings)
+        mesh = Mesh(config, lambda name, line: print(name, line, file=log, flush=True))
+        await mesh.start()
+        try:
+            headers = {"Authorization": f"Bearer {mesh.api_key}"}
+            async with httpx.AsyncClient(base_url=mesh.rest_url, headers=headers, timeout=60) as client:
+                return await measure(mesh, Load(mesh, host, client))
+        finally:
+            await mesh.stop()
+            await server.cleanup()
+
+
+async def measure_cost(mesh: Mesh, load: Load) -> dict[str, Any]:
+    """Part (a)."""
+    return {"short": await cost(load, mesh, SHORT, 0), "full": await cost(load, mesh, FULL, 100_000)}
+
+
+async def measure_efficiency(mesh: Mesh, load: Load) -> list[tuple[float, float]]:
+    """Part (b): images a second, direct and through the mesh, by round."""
+    model_set = ModelSet.read("lite")
+    address = mesh.endpoints["triton_address"]
+    await load.run(photos(7, 0), FULL)
+    await direct(address, model_set, photos(7, 1))
+    rounds = []
+    for number in range(ROUNDS):
+        straight = ROUND_IMAGES / await direct(address, model_set, photos(ROUND_IMAGES, 10 + 2 * number))
+        meshed = ROUND_IMAGES / await load.run(photos(ROUND_IMAGES, 11 + 2 * number), FULL)
+        print(f"  round {number + 1}: direct {straight:.2f} images/s, mesh {meshed:.2f}, ratio {meshed / straight:.3f}")
+        rounds.append((straight, meshed))
+    return rounds
+
+
+def main() -> None:
+    """Measure, print, and write bench/results/mesh.json."""
+    print(f"(a) cost: {COST_IMAGES * 3 // 4} small images, four hops, a model set that does nothing")
+    costs = asyncio.run(with_mesh("trivial", measure_cost))
+    for kind, by_process in costs.items():
+        services = sum(by_process[name] for name in SERVICES)
+        print(f"  {kind}: {services:.2f} CPU-ms an image; {by_process}")
+    print(f"(b) efficiency: {ROUNDS} x {ROUND_IMAGES} photos, lite set, {IN_FLIGHT} in flight, all extractors")
+    rounds = asyncio.run(with_mesh("lite", measure_efficiency))
+    ratios = sorted(meshed / straight for straight, meshed in rounds)
+    result = {
+        "cpu_ms_per_image": round(sum(costs["short"][name] for name in SERVICES), 2),
+        "cpu_ms_per_image_all_extractors": round(sum(costs["full"][name] for name in SERVICES), 2),
+        "efficiency": round(ratios[len(ratios) // 2], 3),
+        "efficiency_rounds": [round(ratio, 3) for ratio in ratios],
+        "targets": {"cpu_ms_per_image": TARGET_CPU_MS, "efficiency": TARGET_EFFICIENCY},
+        "by_process": costs,
+        "images_per_second": [{"direct": round(d, 2), "mesh": round(m, 2)} for d, m in rounds],
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "python": sys.version.split()[0],
+    }
+    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"cpu_ms_per_image {result['cpu_ms_per_image']} (target {TARGET_CPU_MS})")
+    print(f"efficiency {result['efficiency']} (target {TARGET_EFFICIENCY})")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Shows in one minute what lensmesh does: photos go in, findings, matches and search results come out."""
