@@ -1,0 +1,1 @@
+"""How lensmesh is deployed: images, Kubernetes manifests, and the check that keeps both true to the code."""

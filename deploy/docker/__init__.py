@@ -1,0 +1,1 @@
+"""The images, and the requirements that they install."""
