@@ -20,6 +20,12 @@ class FieldViolation:
     message: str
     rule: str
 
+    @classmethod
+    def of(cls, dotted: str, message: str, rule: str) -> FieldViolation:
+        """A violation in the body by its dotted path, in which numbers are places in lists."""
+        parts = (int(part) if part.isdecimal() else part for part in dotted.split("."))
+        return cls(("body", *parts), message, rule)
+
     @property
     def dotted(self) -> str:
         """The path without its first part, as gRPC's BadRequest names fields."""
@@ -69,7 +75,7 @@ class InvalidArgument(LensmeshError):
     @classmethod
     def field(cls, path: str, message: str, rule: str) -> InvalidArgument:
         """One violation of a body field given by its dotted path."""
-        return cls([FieldViolation(("body", *path.split(".")), message, rule)])
+        return cls([FieldViolation.of(path, message, rule)])
 
 
 class Unauthenticated(LensmeshError):

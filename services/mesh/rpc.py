@@ -79,9 +79,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> LensmeshError:
     if error_class is InvalidArgument:
         bad = details.get(error_details_pb2.BadRequest)
         found = bad.field_violations if isinstance(bad, error_details_pb2.BadRequest) else ()
-        return InvalidArgument(
-            [FieldViolation(("body", *each.field.split(".")), each.description, each.reason) for each in found]
-        )
+        return InvalidArgument([FieldViolation.of(each.field, each.description, each.reason) for each in found])
     return error_class(error.details() or "", details=dict(info.metadata) or None)
 
 

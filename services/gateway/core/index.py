@@ -180,7 +180,7 @@ def _shapes(extractors: index_pb2.FeatureExtractors) -> Iterator[tuple[str, Stru
 
 
 def _violation(path: str, message: str, rule: str) -> FieldViolation:
-    return FieldViolation(("body", *path.split(".")), message, rule)
+    return FieldViolation.of(path, message, rule)
 
 
 def _is_http(url: str) -> bool:

@@ -78,8 +78,7 @@ class Queries:
 def _at(path: str, error: LensmeshError) -> LensmeshError:
     """The error with the place of the query that it is about."""
     if isinstance(error, InvalidArgument):
-        prefix = ("body", *path.split("."))
-        return InvalidArgument([FieldViolation((*prefix, *v.path[1:]), v.message, v.rule) for v in error.violations])
+        return InvalidArgument([FieldViolation.of(f"{path}.{v.dotted}", v.message, v.rule) for v in error.violations])
     error.args = (f"{path}: {error.message}",)
     error.message = f"{path}: {error.message}"
     return error
