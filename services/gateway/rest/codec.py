@@ -24,6 +24,8 @@ from services.mesh.json_names import enum_names, enum_numbers, json_aliases, jso
 Path = tuple[str | int, ...]
 _F = FieldDescriptor
 _STRUCT, _VALUE, _TIMESTAMP = "google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Timestamp"
+# Names and places in lists down to a field; a filter's own limit needs about 20. protobuf reads 100 levels.
+_PATH_MAX = 64
 _INT_BOUNDS = {
     _F.TYPE_INT32: (-(2**31), 2**31 - 1),
     _F.TYPE_UINT32: (0, 2**32 - 1),
@@ -132,13 +134,15 @@ def _set(message: Message, field: FieldDescriptor, value: object, path: Path, vi
 
 def _message(message: Message, value: object, path: Path, violations: list[FieldViolation]) -> None:
     name = message.DESCRIPTOR.full_name
-    if name == _STRUCT and not isinstance(value, Mapping):
+    if len(path) > _PATH_MAX:
+        violations.append(FieldViolation(path, "is nested too deep", "depth"))
+    elif name == _STRUCT and not isinstance(value, Mapping):
         violations.append(FieldViolation(path, f"must be an object, not {_kind(value)}", "type.object"))
     elif name in (_STRUCT, _VALUE, _TIMESTAMP):
         try:
             ParseDict(value, message)  # type: ignore[arg-type]
         except (ParseError, ValueError, TypeError, RecursionError):
-            rule = "an RFC 3339 time" if name == _TIMESTAMP else "JSON with finite numbers, nested at most 100 deep"
+            rule = "an RFC 3339 time" if name == _TIMESTAMP else "JSON with finite numbers, not nested too deep"
             violations.append(FieldViolation(path, f"must be {rule}", "type.json"))
     else:
         _fill(message, value, path, violations)
