@@ -21,6 +21,9 @@ def error_body(error: LensmeshError) -> dict[str, Any]:
     }
     if isinstance(error, InvalidArgument):
         body["detail"] = [{"loc": list(v.path), "msg": v.message, "type": v.rule} for v in error.violations]
+    elif error.http_status == 422:
+        # What a request names can't be used, such as an image behind a URL: clients read these three keys of every 422.
+        body["detail"] = [{"loc": ["body"], "msg": error.message, "type": error.type}]
     return body
 
 
