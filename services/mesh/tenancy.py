@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from services.mesh.errors import NotFound
 
 # One token of a NATS subject or KV key: no dots, wildcards or spaces.
-_TOKEN = re.compile(r"^[A-Za-z0-9_-]{1,128}$")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 _UUID_SPACE = uuid.UUID("6f0c9b0e-8f0b-5d53-9b5e-6c656e736d65")
 
@@ -41,7 +41,7 @@ class Tenant:
     namespace_id: str
 
     def __post_init__(self) -> None:
-        if not _TOKEN.match(self.namespace_id):
+        if not _TOKEN.fullmatch(self.namespace_id):
             raise NotFound("no such namespace")
 
     def key(self, *parts: str) -> str:
@@ -51,7 +51,7 @@ class Tenant:
             NotFound: a part can't be an id of ours, so nothing is stored under it.
         """
         for part in parts:
-            if not _TOKEN.match(part):
+            if not _TOKEN.fullmatch(part):
                 raise NotFound(f"no such id: {part[:64]!r}")
         return ".".join((self.namespace_id, *parts))
 

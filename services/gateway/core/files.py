@@ -16,7 +16,7 @@ from services.mesh.errors import InvalidArgument, PayloadTooLarge
 from services.mesh.tenancy import Tenant
 
 _DATA_URL = re.compile(r"^data:[^,;]*(;[^,;]*)*;base64,", re.IGNORECASE)
-_FILE_ID = re.compile(r"^[0-9a-f]{64}$")
+_FILE_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Files:
@@ -44,7 +44,7 @@ class Files:
 
     async def check(self, tenant: Tenant, file_id: str, path: str) -> None:
         """Raise InvalidArgument unless a file of that id is stored in the namespace."""
-        if not _FILE_ID.match(file_id) or not await self._blobs.exists(tenant.blob(file_id)):
+        if not _FILE_ID.fullmatch(file_id) or not await self._blobs.exists(tenant.blob(file_id)):
             raise InvalidArgument.field(path, "is not the id of an uploaded file in this namespace", "file.id")
 
     def decode(self, text: str, path: str) -> bytes:
