@@ -150,12 +150,11 @@ async def direct(address: str, model_set: ModelSet, images: Sequence[bytes]) -> 
     return seconds
 
 
-async def with_mesh(model_set: str, measure: Any) -> Any:
-    """Run a measurement on a fresh mesh."""
+async def with_mesh(model_set: str, measure: Any, settings: dict[str, str]) -> Any:
+    """Run a measurement on a fresh mesh with these settings of its services."""
     host = Host()
     server = await host.start()
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w") as log:
-        settings = {"LENSMESH_VISION_CONCURRENCY": str(IN_FLIGHT)}
         config = MeshConfig(Path(directory) / "data", 0, 0, model_set, f"127.0.0.1:{host.port}", settings=settings)
         mesh = Mesh(config, lambda name, line: print(name, line, file=log, flush=True))
         await mesh.start()
@@ -191,12 +190,12 @@ async def measure_efficiency(mesh: Mesh, load: Load) -> list[tuple[float, float]
 def main() -> None:
     """Measure, print, and write bench/results/mesh.json."""
     print(f"(a) cost: {COST_IMAGES * 3 // 4} small images, four hops, a model set that does nothing")
-    costs = asyncio.run(with_mesh("trivial", measure_cost))
+    costs = asyncio.run(with_mesh("trivial", measure_cost, {}))
     for kind, by_process in costs.items():
         services = sum(by_process[name] for name in SERVICES)
         print(f"  {kind}: {services:.2f} CPU-ms an image; {by_process}")
     print(f"(b) efficiency: {ROUNDS} x {ROUND_IMAGES} photos, lite set, {IN_FLIGHT} in flight, all extractors")
-    rounds = asyncio.run(with_mesh("lite", measure_efficiency))
+    rounds = asyncio.run(with_mesh("lite", measure_efficiency, {"LENSMESH_VISION_CONCURRENCY": str(IN_FLIGHT)}))
     ratios = sorted(meshed / straight for straight, meshed in rounds)
     result = {
         "cpu_ms_per_image": round(sum(costs["short"][name] for name in SERVICES), 2),

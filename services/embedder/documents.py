@@ -31,7 +31,7 @@ class Documents:
     async def encode(self, tenant: Tenant, message: Message) -> str:
         """The row's text for a message."""
         packed = zlib.compress(message.SerializeToString(deterministic=True), 1)
-        text = _INLINE + base64.b85encode(packed).decode()
+        text = _INLINE + base64.b64encode(packed).decode()
         if len(text) <= _INLINE_BYTES_MAX:
             return text
         key = tenant.blob(hashlib.sha256(packed).hexdigest() + "-d")
@@ -43,5 +43,5 @@ class Documents:
         if text.startswith(_BLOB):
             packed = await self._blobs.get(text.removeprefix(_BLOB))
         else:
-            packed = base64.b85decode(text.removeprefix(_INLINE))
+            packed = base64.b64decode(text.removeprefix(_INLINE))
         return kind.FromString(zlib.decompress(packed))

@@ -45,13 +45,15 @@ class VisionWork:
     async def run(self, job: pipeline.VisionJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Fetch and analyse one image."""
         tenant = Tenant(job.namespace_id)
-        record = await self._tasks.change(tenant, record, _downloading)
         request = record.record.request
         started = time.perf_counter()
-        image = await self._acquirer.from_url(request.url)
+        image, _ = await asyncio.gather(
+            self._acquirer.from_url(request.url), self._tasks.change(tenant, record, _downloading)
+        )
         reference = image_ref(image, tenant.blob(_blob_name(image)))
-        asset_id, duplicate_of = await self._asset(tenant, record.record, image)
-        await self._blobs.put(reference.blob_key, image.content)
+        (asset_id, duplicate_of), _ = await asyncio.gather(
+            self._asset(tenant, record.record, image), self._blobs.put(reference.blob_key, image.content)
+        )
         fetched = done((time.perf_counter() - started) * 1e3, attempt)
         extractors = effective(request)
         analysis = await self._analyser.analyse(image.content, extractors, attempt=attempt, last_attempt=last_attempt)

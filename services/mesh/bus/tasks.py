@@ -6,6 +6,7 @@ The record is the truth about a task; messages only say that there is something 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -49,9 +50,8 @@ def is_terminal(record: pipeline.TaskRecord) -> bool:
 
 def now() -> Timestamp:
     """The current time."""
-    stamp = Timestamp()
-    stamp.GetCurrentTime()
-    return stamp
+    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
+    return Timestamp(seconds=seconds, nanos=nanos)
 
 
 def fail_task(record: pipeline.TaskRecord, error: task_pb2.TaskError) -> None:
@@ -117,26 +117,29 @@ class TaskStore:
         """Change a record by compare-and-set, reading it again as long as somebody else was faster.
 
         Args:
-            known: the record as last read; it is not modified.
+            known: the record as last read; it becomes the record as it is now.
             mutate: changes a copy in place and returns True, or returns False to leave the record as it is.
 
         Returns:
-            The record as it is now.
+            `known`.
         """
+        key = tenant.key(known.record.task.task_id)
         for attempt in range(_CHANGE_ATTEMPTS_MAX):
             changed = pipeline.TaskRecord()
             changed.CopyFrom(known.record)
             if not mutate(changed):
                 return known
             changed.task.updated_at.CopyFrom(now())
-            key = tenant.key(changed.task.task_id)
             try:
-                revision = await self._bucket.update(key, changed.SerializeToString(), last=known.revision)
-                return Versioned(changed, revision)
+                known.revision = await self._bucket.update(key, changed.SerializeToString(), last=known.revision)
             except KeyWrongLastSequenceError:
                 # A replica may not have the other's write yet.
                 await asyncio.sleep(0.001 * attempt)
-                known = await self.read(tenant, known.record.task.task_id)
+                fresh = await self.read(tenant, known.record.task.task_id)
+                known.record, known.revision = fresh.record, fresh.revision
+            else:
+                known.record = changed
+                return known
         raise Conflict("the task is being changed by too many at once; try again")
 
     async def watch(self, tenant: Tenant, task_id: str) -> AsyncIterator[pipeline.TaskRecord]:
