@@ -21,8 +21,9 @@ from services.mesh.errors import Unavailable
 
 log = structlog.get_logger()
 
-# Milvus' own error codes for a collection that does not exist.
+# Milvus' own error codes: the collection does not exist; it is not loaded (Lite forgets that when it restarts).
 _NO_COLLECTION = frozenset({4, 100})
+_NOT_LOADED = 101
 _GRPC_OPTIONS = {
     # Lite answers pymilvus' default pings, one in 10 s, with GOAWAY.
     "grpc.keepalive_time_ms": 300_000,
@@ -102,6 +103,7 @@ class Milvus:
                 output_fields=list(fields),
                 consistency_level="Strong",
             ),
+            collection=collection,
             absent=[[]],
         )
         return list(result[0])
@@ -118,6 +120,7 @@ class Milvus:
                 limit=limit,
                 consistency_level="Strong",
             ),
+            collection=collection,
             absent=[],
         )
         # After a crash Lite may show a row twice until its next flush.
@@ -129,13 +132,16 @@ class Milvus:
             lambda client: client.query(
                 collection, filter=expression, output_fields=["count(*)"], consistency_level="Strong"
             ),
+            collection=collection,
             absent=[{"count(*)": 0}],
         )
         return int(rows[0]["count(*)"])
 
     async def delete(self, collection: str, expression: str) -> None:
         """Remove the rows that a filter selects."""
-        await self._call(lambda client: client.delete(collection, filter=expression), absent=None)
+        await self._call(
+            lambda client: client.delete(collection, filter=expression), collection=collection, absent=None
+        )
 
     async def flush_regularly(self) -> None:
         """Flush what was written, as often as the settings say; for ever."""
@@ -170,15 +176,18 @@ class Milvus:
     async def _send(self, collection: str, rows: list[Row]) -> None:
         self._sending.add(collection)
         try:
-            await self._call(lambda client: client.upsert(collection, rows))
+            await self._call(lambda client: client.upsert(collection, rows), collection=collection)
         finally:
             self._sending.discard(collection)
         self._dirty[collection] += len(rows)
 
-    async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[Any]], *, absent: Any = ...) -> Any:
+    async def _call(
+        self, call: Callable[[AsyncMilvusClient], Awaitable[Any]], *, collection: str = "", absent: Any = ...
+    ) -> Any:
         """One call with a deadline.
 
         Args:
+            collection: the collection that is loaded when it turns out not to be.
             absent: what to answer when the collection does not exist.
 
         Raises:
@@ -192,27 +201,31 @@ class Milvus:
             raise Unavailable("Milvus does not answer in time") from None
         except MilvusException as error:
             if error.code in _NO_COLLECTION:
+                # Dropped behind our back: made again before the next write.
+                self._known.discard(collection)
                 if absent is not ...:
                     return absent
-                # Dropped or never loaded behind our back: made again before the next write.
-                self._known.clear()
-            log.warning("milvus refused", code=error.code, error=error.message[:300])
-            raise Unavailable("Milvus does not take the request now") from error
+            if error.code == _NOT_LOADED and collection:
+                await self._in_thread(_load_collection, self._uri, collection)
+                return await self._call(call, absent=absent)
+            log.debug("milvus refused", code=error.code, error=error.message[:300])
+            raise Unavailable(f"Milvus does not take the request now (code {error.code})") from error
         except Exception as error:
             log.warning("milvus not answering", error=str(error)[:300] or type(error).__name__)
+            raise Unavailable("Milvus does not answer") from error
+
+    async def _in_thread(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Run a change of the schema with the synchronous client. Raises Unavailable."""
+        try:
+            await asyncio.wait_for(asyncio.to_thread(function, *arguments), timeout=self._settings.call_s_max)
+        except Exception as error:
+            log.warning("milvus schema call failed", call=function.__name__, error=str(error)[:300])
             raise Unavailable("Milvus does not answer") from error
 
     async def _create(self, collection: str, schema: Schema) -> None:
         async with self._creating:
             if collection not in self._known:
-                try:
-                    await asyncio.wait_for(
-                        asyncio.to_thread(_create_collection, self._uri, collection, schema),
-                        timeout=self._settings.call_s_max,
-                    )
-                except Exception as error:
-                    log.warning("collection not made", collection=collection, error=str(error)[:300])
-                    raise Unavailable("Milvus does not answer") from error
+                await self._in_thread(_create_collection, self._uri, collection, schema)
                 self._known.add(collection)
 
 
@@ -226,6 +239,14 @@ def _settle(future: asyncio.Future[None], task: asyncio.Task[None]) -> None:
         future.exception()
     else:
         future.set_result(None)
+
+
+def _load_collection(uri: str, name: str) -> None:
+    client = MilvusClient(uri, grpc_options=_GRPC_OPTIONS)
+    try:
+        client.load_collection(name)
+    finally:
+        client.close()
 
 
 def _create_collection(uri: str, name: str, schema: Schema) -> None:
