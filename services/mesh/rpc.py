@@ -5,6 +5,7 @@ What the methods do is not known here.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -60,7 +61,8 @@ def to_status(error: LensmeshError) -> status_pb2.Status:
         status.details.add().Pack(bad)
     if error.retryable:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.CopyFrom(duration_pb2.Duration(nanos=0, seconds=int(error.retry_after_s or 1)))
+        # Whole seconds, as HTTP's Retry-After has.
+        retry.retry_delay.CopyFrom(duration_pb2.Duration(seconds=math.ceil(error.retry_after_s or 1)))
         status.details.add().Pack(retry)
     return status
 
@@ -80,11 +82,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> LensmeshError:
         bad = details.get(error_details_pb2.BadRequest)
         found = bad.field_violations if isinstance(bad, error_details_pb2.BadRequest) else ()
         return InvalidArgument([FieldViolation.of(each.field, each.description, each.reason) for each in found])
-    return error_class(error.details() or "", details=dict(info.metadata) or None)
+    retry = details.get(error_details_pb2.RetryInfo)
+    retry_after_s = retry.retry_delay.seconds if isinstance(retry, error_details_pb2.RetryInfo) else None
+    return error_class(error.details() or "", retry_after_s=retry_after_s, details=dict(info.metadata) or None)
 
 
 def _unpack(detail: any_pb2.Any, into: dict[type[Message], Message]) -> None:
-    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest):
+    for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
         message = kind()
         if detail.Unpack(message):
             into[kind] = message
