@@ -129,7 +129,8 @@ async def test_listings_show_ones_own_alone(mine: Api, other: Other) -> None:
     matches = {"collection_ids": ["c"], "percolator_id": other.percolator_id}
     assert 0 == (await mine.http.post("/percolators/matches", json=matches)).json()["pagination"]["total"]
     assert "secret" not in (await mine.http.get("/percolators/queries?page_size=100")).text
-    assert other.collection_id not in (await mine.http.get("/collections?page_size=100")).text
+    collections = (await mine.http.get("/collections?page_size=100")).json()["results"]
+    assert other.collection_id not in {each["collection_id"] for each in collections}
     namespaces = (await mine.http.get("/namespaces")).json()
     assert (1, True) == (len(namespaces), namespaces[0]["namespace_name"].startswith("mine-"))
 
