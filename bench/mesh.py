@@ -24,6 +24,7 @@ from aiohttp import web
 from bench.images import photos, small
 from bench.processes import cpu_seconds
 from runner.mesh import Mesh, MeshConfig
+from services.mesh.config import load
 from services.mesh.models import ModelSet, TritonModels, TritonSettings, bytes_tensor
 
 RESULTS = Path(__file__).resolve().parent / "results" / "mesh.json"
@@ -118,24 +119,22 @@ async def cost(load: Load, mesh: Mesh, extract: dict[str, Any], first: int) -> d
 
 async def direct(address: str, model_set: ModelSet, images: Sequence[bytes]) -> float:
     """The calls that FULL makes of the models, made directly; returns the seconds for all images."""
-    models = TritonModels(address, TritonSettings())
+    models = TritonModels(address, load(TritonSettings))
     roles = model_set.roles
     free = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(image: bytes) -> None:
         async with free:
             tensor = bytes_tensor(image)
-            lines, _ = await asyncio.gather(
-                models.infer(roles["ocr"].model, {"IMAGE": tensor}, ["LINES"]),
-                models.infer(roles["faces"].model, {"IMAGE": tensor}, ["FACES"]),
-            )
-            read = lines["LINES"].reshape(-1)[0]
+            reading = asyncio.create_task(models.infer(roles["ocr"].model, {"IMAGE": tensor}, ["LINES"]))
+            looking = asyncio.create_task(models.infer(roles["faces"].model, {"IMAGE": tensor}, ["FACES"]))
+            read = (await reading)["LINES"].reshape(-1)[0]
+            await looking
             text = " ".join(line["text"] for line in json.loads(read)).encode()
-            caption, _ = await asyncio.gather(
-                models.infer(roles["caption"].model, {"IMAGE": tensor, "TEXT": bytes_tensor(text)}, ["CAPTION"]),
-                models.infer(roles["logos"].model, {"IMAGE": tensor, "LINES": bytes_tensor(read)}, ["LOGOS"]),
-            )
-            described = json.loads(caption["CAPTION"].reshape(-1)[0])["text"].encode()
+            told = {"IMAGE": tensor, "TEXT": bytes_tensor(text)}
+            describing = asyncio.create_task(models.infer(roles["caption"].model, told, ["CAPTION"]))
+            await models.infer(roles["logos"].model, {"IMAGE": tensor, "LINES": bytes_tensor(read)}, ["LOGOS"])
+            described = json.loads((await describing)["CAPTION"].reshape(-1)[0])["text"].encode()
             multimodal = {"IMAGE": tensor} | ({"TEXT": bytes_tensor(text)} if text else {})
             await asyncio.gather(
                 models.infer(roles["embed_multimodal"].image_model, multimodal, ["VECTOR"]),

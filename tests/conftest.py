@@ -1,4 +1,4 @@
-"""Fixtures of every suite: one running mesh with the trivial model set, a photo host on loopback, clients of both doors.
+"""Fixtures of every suite: one running mesh with the trivial model set, a photo host, clients of both doors.
 
 Everything runs on free ports with its own temporary directory, and is waited for by its health.
 """
