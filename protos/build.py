@@ -1,6 +1,7 @@
 """Compiles the contracts: Python stubs into gen/, and one descriptor image for buf and reflection-driven checks.
 
-The imported files (google.api, buf.validate) come from the descriptors inside the installed packages, so nothing is copied into protos/.
+The imported files (google.api, buf.validate) come from the descriptors inside the installed packages, so nothing is
+copied into protos/.
 """
 
 from __future__ import annotations
