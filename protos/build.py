@@ -7,6 +7,7 @@ copied into protos/.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def _write_imports(path: Path) -> None:
 
 def _protoc(imports: Path, arguments: list[str], sources: list[str]) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={imports}"]
-    subprocess.run([*command, *arguments, *sources], check=True, cwd=PROTOS)
+    # protoc finds its plugins on the PATH; ours are beside the interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    environment = {**os.environ, "PATH": path}
+    subprocess.run([*command, *arguments, *sources], check=True, cwd=PROTOS, env=environment)
 
 
 def _sources() -> list[str]:
