@@ -96,14 +96,14 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     """Load what is kept in memory, make sure that the first key exists, and connect the parts."""
     directory = await Directory.open(bus)
     await directory.bootstrap(settings.bootstrap_key.get_secret_value())
-    collections = Collections(bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder)
-    await collections.start()
     files = Files(blobs, settings)
+    collections = Collections(bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder, files)
+    await collections.start()
     queries = Queries(stubs.vision, stubs.embedder, files)
     index = Index(bus, tasks, collections, files, stubs.embedder, settings)
     reads, percolators = (
         Reads(stubs.embedder, queries, collections),
-        Percolators(stubs.percolator, queries, collections),
+        Percolators(stubs.percolator, queries, collections, files),
     )
     namespaces, state = Namespaces(directory), Tasks(tasks)
     table: dict[str, tuple[int, Handler]] = {

@@ -7,6 +7,8 @@ import binascii
 import hashlib
 import re
 
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import namespace_pb2
 
 from services.gateway.auth import Caller
@@ -46,6 +48,12 @@ class Files:
         """Raise InvalidArgument unless a file of that id is stored in the namespace."""
         if not _FILE_ID.fullmatch(file_id) or not await self._blobs.exists(tenant.blob(file_id)):
             raise InvalidArgument.field(path, "is not the id of an uploaded file in this namespace", "file.id")
+
+    def check_metadata(self, metadata: Struct) -> None:
+        """Raise InvalidArgument for metadata that is too large to be kept in a record."""
+        size, limit = len(MessageToJson(metadata, indent=None)), self._settings.metadata_bytes_max
+        if size > limit:
+            raise InvalidArgument.field("metadata", f"has {size} bytes as JSON; at most {limit}", "metadata.bytes")
 
     def decode(self, text: str, path: str) -> bytes:
         """The bytes of base64 text, bare or as a data: URL. Raises InvalidArgument."""

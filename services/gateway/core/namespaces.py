@@ -8,6 +8,7 @@ from nats.js.errors import KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.gateway.auth import Caller, Directory, new_key
+from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.mesh.bus import topology
 from services.mesh.bus.mirror import Mirror
@@ -49,7 +50,10 @@ class Namespaces:
 class Collections:
     """Makes, finds and lists collections, in memory and followed."""
 
-    def __init__(self, bus: Bus, bucket: KeyValue, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub) -> None:
+    def __init__(
+        self, bus: Bus, bucket: KeyValue, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub, files: Files
+    ) -> None:
+        self._files = files
         self._bucket = bucket
         self._embedder = embedder
         self._mirror = Mirror(bus, topology.COLLECTIONS, namespace_pb2.Collection)
@@ -92,6 +96,7 @@ class Collections:
         """Make a collection."""
         if not request.collection_name.strip():
             raise InvalidArgument.field("collection_name", "must not be blank", "string.blank")
+        self._files.check_metadata(request.metadata)
         collection = namespace_pb2.Collection(collection_name=request.collection_name, metadata=request.metadata)
         made, new = await self._add(caller.tenant, collection)
         if not new:

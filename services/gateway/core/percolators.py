@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from lensmesh.v1 import engine_pb2, engine_pb2_grpc, match_pb2, percolator_pb2
 
 from services.gateway.auth import Caller
+from services.gateway.core.files import Files
 from services.gateway.core.namespaces import Collections
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
@@ -23,8 +24,13 @@ class Percolators:
     """The stored queries and matches of the caller's namespace."""
 
     def __init__(
-        self, engine: engine_pb2_grpc.PercolatorEngineServiceAsyncStub, queries: Queries, collections: Collections
+        self,
+        engine: engine_pb2_grpc.PercolatorEngineServiceAsyncStub,
+        queries: Queries,
+        collections: Collections,
+        files: Files,
     ) -> None:
+        self._files = files
         self._engine = engine
         self._queries = queries
         self._collections = collections
@@ -34,6 +40,7 @@ class Percolators:
     ) -> percolator_pb2.CreateStoredQueryResponse:
         """Store a query: when this returns, new assets are matched against it."""
         tenant = caller.tenant
+        self._files.check_metadata(request.metadata)
         from_proto(request.filters)
         for position, query in enumerate(request.queries):
             from_proto(query.filters, path=("body", "queries", position, "filters"))
@@ -47,7 +54,7 @@ class Percolators:
         stored = percolator_pb2.StoredQuery(
             percolator_id=str(uuid.uuid4()),
             collection_ids=dict.fromkeys(collection_ids),
-            queries=request.queries,
+            queries=await self._queries.kept(caller, request.queries),
             metadata=request.metadata,
             min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
             name=request.name,

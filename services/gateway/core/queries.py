@@ -40,6 +40,18 @@ class Queries:
         """
         return list(await asyncio.gather(*(self._vector(caller, each, i) for i, each in enumerate(queries))))
 
+    async def kept(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[feature_pb2.SearchQuery]:
+        """The queries as a record keeps them: an inline image becomes a file, and its value that file's id."""
+        kept = []
+        for position, query in enumerate(queries):
+            one = feature_pb2.SearchQuery()
+            one.CopyFrom(query)
+            if query.type == feature_pb2.QUERY_TYPE_BASE64:
+                path = f"queries.{position}.value"
+                one.value = await self._files.store(caller.tenant, self._files.decode(query.value, path), path)
+            kept.append(one)
+        return kept
+
     async def _vector(
         self, caller: Caller, query: feature_pb2.SearchQuery, position: int
     ) -> embedder_pb2.EmbeddedVector:
