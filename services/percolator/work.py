@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from itertools import accumulate
 
 from google.protobuf.json_format import MessageToDict
 from lensmesh.v1 import match_pb2
@@ -23,6 +24,8 @@ from services.percolator.registry import Registry, dense_of, is_sparse, space_of
 
 # api default of percolate.max_candidates.
 CANDIDATES_DEFAULT = 100
+# Bytes of matches in a task's record; with the request, which has at most 400 kB, it fits NATS' 1 MB.
+MATCH_BYTES_MAX = 500_000
 
 
 class PercolatorWork:
@@ -49,12 +52,16 @@ class PercolatorWork:
             wanted.max_candidates or CANDIDATES_DEFAULT,
         )
         stored = await self._matches.store(tenant, [self._match(tenant, job, each) for each in found])
-        step = done((time.perf_counter() - started) * 1e3, attempt)
+        shown = _fitting(stored)
+        note = None
+        if len(shown) < len(stored):
+            note = f"{len(stored)} matches in all; the task shows the best {len(shown)}, the listing of matches all"
+        step = done((time.perf_counter() - started) * 1e3, attempt, note)
 
         def apply(changed: pipeline.TaskRecord) -> None:
             changed.task.steps["percolate"].CopyFrom(step)
             del changed.task.matches[:]
-            changed.task.matches.extend(stored)
+            changed.task.matches.extend(shown)
             close_task(changed)
 
         return Outcome(apply)
@@ -78,6 +85,12 @@ class PercolatorWork:
         for query, score in zip(stored.queries, found.query_scores, strict=True):
             match.query_scores.add(vector_index=query.vector_index, score=score)
         return match
+
+
+def _fitting(found: list[match_pb2.Match]) -> list[match_pb2.Match]:
+    """The first ones that a task's record has room for: their metadata are the caller's, and may be large."""
+    sizes = accumulate(each.ByteSize() for each in found)
+    return found[: sum(size <= MATCH_BYTES_MAX for size in sizes)]
 
 
 def _asset(job: pipeline.PercolateJob) -> Asset:
