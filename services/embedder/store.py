@@ -37,6 +37,8 @@ _FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
 # Candidates read beyond the limit when a filter can only be checked after the search.
 _OVERSAMPLING = 10
 _SEARCH_LIMIT_MAX = 10_000
+# Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
+SCORE_DECIMALS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ class Store:
             entity = row["entity"]
             if not compiled.exact and not matches(condition, {"modality": "image", **entity}):
                 continue
-            score = min(max(float(row["distance"]), 0.0), 1.0)
+            score = round(min(max(float(row["distance"]), 0.0), 1.0), SCORE_DECIMALS)
             best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))
         hits = [Hit(feature_id, score) for feature_id, score in best.items()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
