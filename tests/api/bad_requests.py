@@ -220,6 +220,22 @@ CASES = {
         "metadata",
         "at most 60000",
     ),
+    "oversized metadata of a stored query": Case(
+        STORE,
+        {"collection_ids": ["c"], "queries": [QUERY], "metadata": {"a": "x" * 60_001}},
+        lambda: percolator_pb2.CreateStoredQueryRequest(
+            collection_ids=["c"], queries=[PROTO_QUERY], metadata=struct(a="x" * 60_001)
+        ),
+        "metadata",
+        "at most 60000",
+    ),
+    "oversized metadata of a collection": Case(
+        "/collections",
+        {"collection_name": "large", "metadata": {"a": "x" * 2_000_000}},
+        lambda: namespace_pb2.CreateCollectionRequest(collection_name="large", metadata=struct(a="x" * 60_001)),
+        "metadata",
+        "at most 60000",
+    ),
     "metadata not finite": Case(
         INDEX,
         GOOD | {"metadata": [1]},
