@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from weakref import WeakValueDictionary
 
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, embedder_pb2, feature_pb2, index_pb2, task_pb2
@@ -36,6 +37,8 @@ class EmbedderWork:
         self._vectors = vectors
         self._store = store
         self._blobs = blobs
+        # By asset id; forgotten when nobody holds or waits for it. Other replicas of this service are not kept out.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, job: pipeline.EmbedJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Embed and store one asset."""
@@ -43,13 +46,15 @@ class EmbedderWork:
         steps: dict[str, task_pb2.TaskStep] = {}
         vectors = await self._embed(job, record.record, attempt, last_attempt, steps)
         started = time.perf_counter()
-        asset, feature = await self._documents(tenant, job, record.record, vectors, steps)
         update = record.record.request.asset_update.mode
-        await self._store.write(tenant, asset, feature, vectors)
-        if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
-            await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
-        elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
-            await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
+        # Updates read the asset and write it again: one at a time, so that none undoes another.
+        async with self._turns.setdefault(record.record.task.asset_id, asyncio.Lock()):
+            asset, feature = await self._documents(tenant, job, record.record, vectors, steps)
+            await self._store.write(tenant, asset, feature, vectors)
+            if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
+                await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
+            elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
+                await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
         steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
         percolate = "percolate" in record.record.task.steps
 
