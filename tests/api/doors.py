@@ -122,3 +122,15 @@ async def events(client: Api, path: str, *, limit: int = 100) -> list[dict[str, 
                 name, _, value = line.partition(": ")
                 event[name] = value
     return found
+
+
+async def assets_in(client: Api, collection: str) -> int:
+    """How many assets a collection holds."""
+    page: int | None = 1
+    while page:
+        listed = (await client.http.get(f"/collections?page={page}&page_size=100")).json()
+        for each in listed["results"]:
+            if each["collection_name"] == collection:
+                return int(each["count"])
+        page = listed["pagination"]["next_page"]
+    raise AssertionError(f"no collection {collection}")

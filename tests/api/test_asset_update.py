@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -125,3 +126,18 @@ async def test_an_update_stays_in_the_assets_collection(
     assert {before["collection_id"]} == {after["collection_id"], *(each["collection_id"] for each in both)}
     assert before["created_at"] == after["created_at"]
     assert 1 == len(await found(space, collection, "new"))
+
+
+async def test_updates_at_the_same_moment_do_not_undo_each_other(
+    space: Api, collection: str, photos: PhotoHost, number: int, first: dict[str, Any]
+) -> None:
+    """Appends to one asset that come at once all leave their features and metadata."""
+    update = {"asset_id": first["asset_id"], "mode": "append"}
+    bodies = [
+        body_of(photos, collection, number + n, f"at once {n}", metadata={f"k{n}": n}, asset_update=update)
+        for n in range(8)
+    ]
+    await asyncio.gather(*map(space.run, bodies))
+    asset, every = await features(space, first["asset_id"])
+    expected = {"a": 1, "b": {"c": 1, "d": 2}} | {f"k{n}": n for n in range(8)}
+    assert [expected] * 10 == [asset["metadata"], *(each["metadata"] for each in every)]

@@ -11,7 +11,7 @@ import grpc
 from aiohttp import web
 from lensmesh.v1 import task_pb2
 
-from tests.api.doors import events, rpc, rpc_stream
+from tests.api.doors import assets_in, events, rpc, rpc_stream
 from tests.conftest import TERMINAL, Api, PhotoHost
 
 
@@ -60,8 +60,7 @@ async def check_cancel(client: Api, slow: SlowHost, collection: str, cancel: Cal
     task = await client.finished(task_id)
     assert ("CANCELLED", None, []) == (task["status"], task["error"], task["outputs"])
     assert "CANCELLED" == await cancel(client, task_id)  # type: ignore[misc]
-    listed = (await client.http.get("/collections?page_size=100")).json()["results"]
-    assert [0] == [each["count"] for each in listed if each["collection_name"] == collection]
+    assert 0 == await assets_in(client, collection)
 
 
 async def test_a_running_task_is_cancelled_by_rest(space: Api, collection: str, photos: PhotoHost, number: int) -> None:

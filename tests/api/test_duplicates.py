@@ -8,23 +8,11 @@ from itertools import count
 import pytest
 from lensmesh.v1 import task_pb2
 
-from tests.api.doors import rpc
+from tests.api.doors import assets_in, rpc
 from tests.conftest import Api, PhotoHost, picture
 
 ROUNDS = 50
 numbers = count(100_000)
-
-
-async def assets_in(client: Api, collection: str) -> int:
-    """How many assets a collection holds."""
-    page: int | None = 1
-    while page:
-        listed = (await client.http.get(f"/collections?page={page}&page_size=100")).json()
-        for each in listed["results"]:
-            if each["collection_name"] == collection:
-                return int(each["count"])
-        page = listed["pagination"]["next_page"]
-    raise AssertionError(f"no collection {collection}")
 
 
 async def test_of_two_at_once_one_is_stored(space: Api, collection: str, photos: PhotoHost) -> None:
