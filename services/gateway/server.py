@@ -36,7 +36,9 @@ async def build(frame: Frame) -> Parts:
     )
     tasks = await TaskStore.open(frame.bus)
     core = await build_core(frame.bus, tasks, await NatsBlobStore.open(frame.bus), stubs, settings)
-    pings: dict[str, Ping] = {"nats": frame.bus.ping, "directory": core.directory.ping}
+    # Without the other services the gateway still takes images in and reads tasks; /readyz names what is missing.
+    needed: dict[str, Ping] = {"nats": frame.bus.ping, "directory": core.directory.ping}
+    pings = dict(needed)
     closers: list[Callable[[], Awaitable[None]]] = [core.close]
     for name, target in channels.items():
         pings[name] = partial(health_ping, target)
@@ -46,7 +48,7 @@ async def build(frame: Frame) -> Parts:
     return Parts(
         rpc=rpc,
         rpc_address=f"{doors.grpc_host}:{doors.grpc_port}",
-        pings=pings,
+        pings=needed,
         runnables=[RestServer(build_app(core, pings, settings), doors), Sweeper(frame.bus, core.index, settings)],
         closers=closers,
     )

@@ -114,16 +114,25 @@ async def _run(name: str, mesh: MeshSettings, build: Build) -> None:
 
 
 async def _connect(name: str, mesh: MeshSettings, settings: BusSettings, stopping: asyncio.Event) -> Bus | None:
-    """Connect to NATS, trying until it answers or the process is told to stop."""
+    """Connect to NATS, trying until it answers; None when the process is told to stop meanwhile."""
+    stopped = asyncio.create_task(stopping.wait())
     said = False
     while not stopping.is_set():
-        try:
-            return await topology.connect(mesh.nats_url, name, stream_replicas=mesh.stream_replicas, settings=settings)
-        except Exception as error:
-            if not said:
-                log.warning("waiting for nats", error=str(error) or type(error).__name__)
-                said = True
-            await asyncio.sleep(0.3)
+        connecting = asyncio.create_task(
+            topology.connect(mesh.nats_url, name, stream_replicas=mesh.stream_replicas, settings=settings)
+        )
+        await asyncio.wait({connecting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            connecting.cancel()
+            break
+        error = connecting.exception()
+        if error is None:
+            stopped.cancel()
+            return connecting.result()
+        if not said:
+            log.warning("waiting for nats", error=str(error) or type(error).__name__)
+            said = True
+        await asyncio.sleep(0.3)
     return None
 
 

@@ -6,6 +6,7 @@ Settings of JetStream live here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 
 import nats
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 # NATS' own error code for "stream name already in use with a different configuration".
 _STREAM_NAME_IN_USE = 10058
+_SAY_AGAIN_S = 10.0
 
 
 class BusSettings(BaseSettings):
@@ -119,8 +121,14 @@ async def connect(url: str, service: str, *, stream_replicas: int, settings: Bus
         OSError or nats.errors.Error: the server can't be reached now.
     """
 
+    said: dict[str, float] = {}
+
     async def on_error(error: Exception) -> None:
-        log.warning("nats error", error=str(error) or type(error).__name__)
+        text = str(error) or type(error).__name__
+        # While the server is away, every try to reconnect is the same error.
+        if time.monotonic() - said.get(text, -_SAY_AGAIN_S) >= _SAY_AGAIN_S:
+            said[text] = time.monotonic()
+            log.warning("nats error", error=text)
 
     client = await nats.connect(
         url,
