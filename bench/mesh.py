@@ -31,7 +31,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "mesh.json"
 SERVICES = ("gateway", "vision", "embedder", "percolator")
 COST_IMAGES = int(os.environ.get("BENCH_COST_IMAGES", "600"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
-ROUND_IMAGES = int(os.environ.get("BENCH_ROUND_IMAGES", "42"))
+ROUND_IMAGES = int(os.environ.get("BENCH_ROUND_IMAGES", "84"))
 IN_FLIGHT = 8
 TARGET_CPU_MS, TARGET_EFFICIENCY = 10.0, 0.9
 
@@ -91,7 +91,7 @@ class Load:
 
     async def _finished(self, task_id: str) -> None:
         while (task := (await self._client.get(f"/tasks/{task_id}")).json())["status"] not in ("DONE", "FAILED"):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.03)
         if task["status"] != "DONE":
             raise SystemExit(f"a task ended {task['status']}: {task['error']}")
 

@@ -120,6 +120,8 @@ def mesh_config(data_dir: Path, photos: PhotoHost, **changes: Any) -> MeshConfig
         "grpc_port": 0,
         "model_set": "trivial",
         "fetch_allow": f"127.0.0.1:{photos.port}",
+        # Tests need not wait as long as a person would.
+        "settings": {"LENSMESH_GATEWAY_SWEEP_S": "1", "LENSMESH_GATEWAY_STALE_S": "2"},
     }
     return MeshConfig(**(given | changes))
 

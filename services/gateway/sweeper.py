@@ -18,8 +18,12 @@ from services.gateway.config import GatewaySettings
 from services.gateway.core.index import Index
 from services.mesh.bus import topology
 from services.mesh.bus.follow import scan
+from services.mesh.bus.tasks import is_terminal
 from services.mesh.bus.topology import Bus
 from services.mesh.tenancy import Tenant
+
+# How far this machine's clock and the server's may be apart.
+_CLOCKS_APART_S = 2.0
 
 log = structlog.get_logger()
 
@@ -40,8 +44,8 @@ class Sweeper:
             started = datetime.now(UTC)
             try:
                 await self.sweep(since)
-                # The records that were too young now are seen next time.
-                since = started - timedelta(seconds=2 * self._settings.stale_s)
+                # What was too young now is seen next time.
+                since = started - timedelta(seconds=self._settings.stale_s + _CLOCKS_APART_S)
             except (nats.errors.Error, JetStreamError, OSError) as error:
                 log.warning("sweep broken off", error=str(error) or type(error).__name__)
             try:
@@ -59,9 +63,10 @@ class Sweeper:
         stale_before = datetime.now(UTC) - timedelta(seconds=self._settings.stale_s)
         found = 0
         async for entry in scan(self._bus, topology.bucket_stream(topology.TASKS), [subject], since=since):
+            if entry.written_at > stale_before:
+                break
             record = pipeline.TaskRecord.FromString(entry.value)
-            accepted = record.task.created_at.ToDatetime(tzinfo=UTC)
-            if record.stage != pipeline.STAGE_ACCEPTED or accepted > stale_before:
+            if record.stage != pipeline.STAGE_ACCEPTED or is_terminal(record):
                 continue
             tenant = Tenant(record.namespace_id)
             if not await self._is_queued(tenant, record.task.task_id):

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from dataclasses import dataclass
 
 from services.mesh.errors import NotFound
 
 # One token of a NATS subject or KV key: no dots, wildcards or spaces.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-_UUID_SPACE = uuid.UUID("6f0c9b0e-8f0b-5d53-9b5e-6c656e736d65")
 
 
 def derived_id(kind: str, *parts: str) -> str:
@@ -25,8 +22,9 @@ def derived_id(kind: str, *parts: str) -> str:
 
 
 def derived_uuid(*parts: str) -> str:
-    """A UUID (version 5) that the same parts always give."""
-    return str(uuid.uuid5(_UUID_SPACE, "\x1f".join(parts)))
+    """A UUID (version 8: the digest is our own, BLAKE2b) that the same parts always give."""
+    digest = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=16).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-a{digest[17:20]}-{digest[20:]}"
 
 
 def namespace_id(name: str) -> str:

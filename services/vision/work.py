@@ -91,6 +91,8 @@ class VisionWork:
         """
         request = record.request
         if request.HasField("asset_update"):
+            claimed = pipeline.DuplicateClaim(asset_id=request.asset_update.asset_id, task_id=record.task.task_id)
+            await self._claims.claim(tenant, request.collection_id, image.file_sha256, claimed)
             return request.asset_update.asset_id, None
         asset_id = derived_uuid("asset", tenant.namespace_id, record.task.task_id)
         mine = pipeline.DuplicateClaim(asset_id=asset_id, task_id=record.task.task_id)

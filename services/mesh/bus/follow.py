@@ -36,6 +36,8 @@ class Entry:
     sequence: int
     value: bytes
     deleted: bool
+    # When the server stored it.
+    written_at: datetime
     # Messages after this one that were there when it was sent: 0 means that the follower is up to date.
     pending: int
 
@@ -145,5 +147,6 @@ def _entry(message: Msg) -> Entry:
         sequence=metadata.sequence.stream,
         value=message.data,
         deleted=operation in ("DEL", "PURGE"),
+        written_at=metadata.timestamp,
         pending=metadata.num_pending or 0,
     )
