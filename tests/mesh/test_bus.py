@@ -245,3 +245,19 @@ async def test_an_unexpected_error_fails_the_task_after_the_last_attempt(bus: Bu
     assert "internal_error" == failed.task.error.type
     assert "secret" not in failed.task.error.message
     assert [1, 2, 3] == work.attempts
+
+
+async def test_a_message_whose_record_is_gone_is_dropped(bus: Bus) -> None:
+    """A message without a record is looked at a few times, in case a replica is behind, and then acknowledged."""
+    tasks = await TaskStore.open(bus)
+    work = Scripted()
+    worker = Worker(bus, tasks, work, WorkerSettings(backoff_s=0.01, concurrency=2))
+    running = asyncio.create_task(worker.run())
+    job = pipeline.VisionJob(namespace_id=TENANT.namespace_id, task_id="gone")
+    await bus.js.publish(topology.VISION.subject(TENANT, "gone"), job.SerializeToString())
+    async with asyncio.timeout(20):
+        while (await bus.js.stream_info(topology.VISION.stream)).state.messages:
+            await asyncio.sleep(0.01)
+    worker.stop()
+    await running
+    assert [] == work.attempts

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,8 +88,7 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusClient]:
     """A collection of DOCUMENTS in a server of its own."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    binary = shutil.which("milvus-lite")
-    assert binary, "milvus-lite is not on the PATH"
+    binary = Path(sys.executable).parent / "milvus-lite"
     data: Path = tmp_path_factory.mktemp("milvus")
     arguments = ["server", "--data-dir", str(data), "--host", "127.0.0.1", "--port", str(port), "--max-workers", "1"]
     server = subprocess.Popen([binary, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

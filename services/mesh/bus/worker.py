@@ -34,6 +34,8 @@ log = structlog.get_logger()
 
 # How much later than its message a record is moved, on an idle mesh.
 _RECORD_BEHIND_S = 0.004
+# How often a record that is not there is looked for before its message is dropped.
+_LOOKS_FOR_RECORD = 3
 # How long a message that comes before its record is waited for at a time.
 _EARLY_S_MAX = 0.5
 
@@ -196,6 +198,11 @@ class Worker(Generic[JobT]):
         try:
             record = await self._read(tenant, task_id)
         except NotFound:
+            if (message.metadata.num_delivered or 1) < _LOOKS_FOR_RECORD:
+                # A replica that answers may not have it yet.
+                await message.nak(delay=self._settings.backoff_s)
+                return "too early"
+            # The gateway took it back: the request was refused.
             await message.ack_sync()
             return "forgotten"
         if record.record.stage >= self._work.finishes or is_terminal(record.record):
