@@ -24,5 +24,10 @@ class MilvusSettings(BaseSettings):
     batch_rows_max: int = Field(64, ge=1, le=1000, description="Rows of one upsert.")
     batch_wait_ms: float = Field(40, ge=0, description="How long a row waits for others to share its upsert.")
     call_s_max: float = Field(30, gt=0, description="Deadline of one call.")
-    flush_s: float = Field(0, ge=0, description="Flush what was written this often; 0: never (a cluster does itself).")
+    flush_s: float = Field(0, ge=0, description="Look this often for what to flush; 0: never (a cluster does itself).")
+    flush_rows: int = Field(
+        200,
+        ge=1,
+        description="Flush a collection that is being written to after so many rows: Lite searches them slowly.",
+    )
     update_features_max: int = Field(200, ge=1, description="Features of one asset whose metadata an update rewrites.")

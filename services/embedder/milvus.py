@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,12 @@ class _Pending:
     written: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass(slots=True)
+class _Unflushed:
+    rows: int = 0
+    written_at: float = 0.0
+
+
 class Milvus:
     """A connection to Milvus or Milvus Lite."""
 
@@ -66,7 +73,7 @@ class Milvus:
         self._creating = asyncio.Lock()
         self._pending: dict[str, _Pending] = {}
         self._sending: set[str] = set()
-        self._dirty: dict[str, int] = defaultdict(int)
+        self._unflushed: dict[str, _Unflushed] = defaultdict(_Unflushed)
 
     async def ping(self) -> None:
         """Raise unless the server answers."""
@@ -144,15 +151,20 @@ class Milvus:
         )
 
     async def flush_regularly(self) -> None:
-        """Flush what was written, as often as the settings say; for ever."""
+        """Flush collections that have gathered many rows, or are not written to any more; for ever."""
         while self._settings.flush_s:
             await asyncio.sleep(self._settings.flush_s)
-            for collection in list(self._dirty):
-                self._dirty.pop(collection, None)
-                try:
-                    await self._call(lambda client, name=collection: client.flush(name))  # type: ignore[misc]
-                except Unavailable as error:
-                    log.info("flush put off", error=str(error))
+            for collection, unflushed in list(self._unflushed.items()):
+                quiet = time.monotonic() - unflushed.written_at >= self._settings.flush_s
+                if unflushed.rows >= self._settings.flush_rows or quiet:
+                    await self._flush(collection)
+
+    async def _flush(self, collection: str) -> None:
+        self._unflushed.pop(collection, None)
+        try:
+            await self._call(lambda client: client.flush(collection))
+        except Unavailable as error:
+            log.info("flush put off", error=str(error))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -179,7 +191,9 @@ class Milvus:
             await self._call(lambda client: client.upsert(collection, rows), collection=collection)
         finally:
             self._sending.discard(collection)
-        self._dirty[collection] += len(rows)
+        unflushed = self._unflushed[collection]
+        unflushed.rows += len(rows)
+        unflushed.written_at = time.monotonic()
 
     async def _call(
         self, call: Callable[[AsyncMilvusClient], Awaitable[Any]], *, collection: str = "", absent: Any = ...
