@@ -261,3 +261,44 @@ async def test_a_message_whose_record_is_gone_is_dropped(bus: Bus) -> None:
     worker.stop()
     await running
     assert [] == work.attempts
+
+
+class Blocked(Scripted):
+    """A work that waits until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+
+    async def run(self, job: pipeline.VisionJob, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+        """Wait, then succeed."""
+        self.attempts.append(attempt)
+        await self.go_on.wait()
+        return Outcome(lambda changed: None)
+
+
+async def test_a_worker_takes_no_more_jobs_than_it_works_on(server: tuple[Process, str]) -> None:
+    """With room for 4 and 40 jobs, of which the first 4 trickle in, 36 stay at the server, however long the 4 take."""
+    bus = await topology.connect(server[1], "busy", stream_replicas=1, settings=load(BusSettings))
+    tasks, work = await TaskStore.open(bus), Blocked()
+    worker = Worker(bus, tasks, work, WorkerSettings(concurrency=4, ack_wait_s=1))
+    running = asyncio.create_task(worker.run())
+    for number in range(40):
+        await tasks.create(TENANT, record(f"b{number}"))
+        job = pipeline.VisionJob(namespace_id=TENANT.namespace_id, task_id=f"b{number}")
+        await bus.js.publish(topology.VISION.subject(TENANT, f"b{number}"), job.SerializeToString())
+        expected = min(number + 1, 4)
+        await until(lambda expected=expected: len(work.attempts) == expected)  # type: ignore[misc]
+    # Longer than ack_wait: heartbeats keep the four, and nothing else was taken.
+    deadline = time.monotonic() + 2.5
+    while time.monotonic() < deadline:
+        info = await bus.js.consumer_info(topology.VISION.stream, topology.VISION.name)
+        assert 4 == info.num_ack_pending
+        assert 36 == info.num_pending
+        await asyncio.sleep(0.1)
+    work.go_on.set()
+    await until(lambda: len(work.attempts) == 40)
+    assert {1} == set(work.attempts)
+    worker.stop()
+    await running
+    await bus.close()
