@@ -49,9 +49,9 @@ def is_terminal(record: pipeline.TaskRecord) -> bool:
 
 
 def now() -> Timestamp:
-    """The current time."""
-    seconds, nanos = divmod(time.time_ns(), 1_000_000_000)
-    return Timestamp(seconds=seconds, nanos=nanos)
+    """The current time in microseconds: many clients can't read more than six digits of a second."""
+    seconds, micros = divmod(time.time_ns() // 1_000, 1_000_000)
+    return Timestamp(seconds=seconds, nanos=micros * 1_000)
 
 
 def fail_task(record: pipeline.TaskRecord, error: task_pb2.TaskError) -> None:
