@@ -70,8 +70,8 @@ class Host:
 class Load:
     """Sends images to a mesh and waits for their tasks."""
 
-    def __init__(self, mesh: Mesh, host: Host, client: httpx.AsyncClient) -> None:
-        self._mesh, self._host, self._client = mesh, host, client
+    def __init__(self, host: Host, client: httpx.AsyncClient) -> None:
+        self._host, self._client = host, client
         self.unchecked: list[str] = []
 
     async def run(self, images: Sequence[bytes], extract: dict[str, Any]) -> float:
@@ -162,7 +162,7 @@ async def with_mesh(model_set: str, measure: Any, settings: dict[str, str]) -> A
         try:
             headers = {"Authorization": f"Bearer {mesh.api_key}"}
             async with httpx.AsyncClient(base_url=mesh.rest_url, headers=headers, timeout=60) as client:
-                return await measure(mesh, Load(mesh, host, client))
+                return await measure(mesh, Load(host, client))
         finally:
             await mesh.stop()
             await server.cleanup()

@@ -44,7 +44,7 @@ class Schema:
     strings: tuple[str, ...]
     # Dimensions of the dense vector; 0: a sparse one.
     dim: int
-    # Longest value of the string column `document`, when there is one.
+    # Whether there is a column `document` for a long text.
     document: bool = False
 
 
@@ -164,6 +164,8 @@ class Milvus:
         try:
             await self._call(lambda client: client.flush(collection))
         except Unavailable as error:
+            # Counted as written to again, so that it is tried again.
+            self._unflushed[collection].written_at = time.monotonic()
             log.info("flush put off", error=str(error))
 
     async def close(self) -> None:

@@ -53,10 +53,6 @@ class Tenant:
                 raise NotFound(f"no such id: {part[:64]!r}")
         return ".".join((self.namespace_id, *parts))
 
-    def wildcard(self, *parts: str) -> str:
-        """The pattern of all keys under these parts."""
-        return f"{self.key(*parts)}.>"
-
     def pattern(self, *parts: str | None) -> str:
         """A pattern of keys in which None stands for any one token."""
         for part in parts:

@@ -19,7 +19,7 @@ ESCAPES = [
 @pytest.mark.parametrize("token", ESCAPES, ids=repr)
 def test_a_token_that_could_escape_is_refused(token: str) -> None:
     """Dots, wildcards, blanks, line ends and overlong tokens can't be ids, so nothing is found under them."""
-    for build in (TENANT.key, TENANT.wildcard, TENANT.pattern):
+    for build in (TENANT.key, TENANT.pattern):
         with pytest.raises(NotFound):
             build(token)
         with pytest.raises(NotFound):
@@ -42,7 +42,6 @@ def test_any_text_stays_inside_or_is_refused(text: str) -> None:
 def test_patterns_cover_one_namespace() -> None:
     """Wildcards stand behind the namespace, never for it."""
     assert "ns_a.*.x.*" == TENANT.pattern(None, "x", None)
-    assert "ns_a.x.>" == TENANT.wildcard("x")
 
 
 @given(st.text(max_size=30), st.text(max_size=30))
