@@ -1,4 +1,5 @@
-"""Assets, features and vectors as rows: a Milvus collection a namespace and kind, and one an index and model version.
+"""Assets, features and vectors as rows: a Milvus collection a namespace for documents, and one an index and model
+version.
 
 Every collection name and row id comes from the tenant, so no query can reach another namespace.
 """
@@ -26,10 +27,12 @@ from services.mesh.filters import compile as compile_filter
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 
-# Assets and features have no vector of their own, and Milvus wants one.
+# Assets and features are written together, so they share a collection: an upsert costs the same whatever is in it.
+_DOCUMENTS = "documents"
+_ASSET, _FEATURE = "asset", "feature"
+# They have no vector of their own, and Milvus wants one.
 _NO_VECTOR = [1.0, 0.0]
-_ASSETS = Schema(strings=("collection_id",), dim=2, document=True)
-_FEATURES = Schema(strings=("asset_id", "collection_id"), dim=2, document=True)
+_DOCUMENT_SCHEMA = Schema(strings=("kind", "asset_id", "collection_id"), dim=2, document=True)
 _VECTOR_STRINGS = ("feature_id", "asset_id", "collection_id", "field_name")
 # Document fields that a filter may name and that rows of vectors have.
 _FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
@@ -71,13 +74,14 @@ class Store:
     ) -> None:
         """Write an asset with one feature and its vectors; writing the same again changes nothing."""
         metadata = MessageToDict(asset.metadata)
-        await asyncio.gather(
-            self._write_asset(tenant, asset, metadata),
-            self._milvus.upsert(
-                tenant.milvus_collection("features"),
-                _FEATURES,
-                [await self._feature_row(tenant, feature, metadata)],
+        documents = [
+            _document_row(_ASSET, asset.asset_id, asset, await self._documents.encode(tenant, asset), metadata),
+            _document_row(
+                _FEATURE, feature.feature_id, feature, await self._documents.encode(tenant, feature), metadata
             ),
+        ]
+        await asyncio.gather(
+            self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, documents),
             *(self._write_vector(tenant, feature, each, metadata) for each in vectors),
         )
 
@@ -88,16 +92,16 @@ class Store:
             NotFound: there is none in this namespace.
         """
         tenant.key(asset_id)
-        rows = await self._milvus.query(tenant.milvus_collection("assets"), _equals("id", asset_id), ["id", "document"])
+        chosen = f"{_equals('id', asset_id)} and {_equals('kind', _ASSET)}"
+        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
         if not rows:
             raise NotFound(f"no asset {asset_id!r} in this namespace")
         return await self._documents.decode(rows[0]["document"], asset_pb2.Asset)
 
     async def read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
         """The features of an asset, oldest first."""
-        rows = await self._milvus.query(
-            tenant.milvus_collection("features"), _equals("asset_id", asset_id), ["id", "document"]
-        )
+        chosen = f"{_equals('asset_id', asset_id)} and {_equals('kind', _FEATURE)}"
+        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
         features = [await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows]
         return sorted(features, key=lambda each: (each.created_at.ToNanoseconds(), each.feature_id))
 
@@ -105,20 +109,23 @@ class Store:
         """Features by their ids; missing ones are left out."""
         if not ids:
             return {}
-        rows = await self._milvus.query(tenant.milvus_collection("features"), _in("id", ids), ["id", "document"])
+        chosen = f"{_in('id', ids)} and {_equals('kind', _FEATURE)}"
+        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
         return {row["id"]: await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows}
 
     async def count_assets(self, tenant: Tenant, collection_id: str) -> int:
         """How many assets a collection holds."""
-        return await self._milvus.count(tenant.milvus_collection("assets"), _equals("collection_id", collection_id))
+        chosen = f"{_equals('collection_id', collection_id)} and {_equals('kind', _ASSET)}"
+        return await self._milvus.count(tenant.milvus_collection(_DOCUMENTS), chosen)
 
     async def drop_features(
         self, tenant: Tenant, asset_id: str, *, keep: str | None = None, only: str | None = None
     ) -> None:
         """Remove an asset's features and vectors: all but the one to keep, or only the given one."""
         of_asset = _equals("asset_id", asset_id)
-        for name, column in self._feature_collections(tenant):
-            expression = of_asset
+        indexes = [(self._index_collection(tenant, index)[0], of_asset, "feature_id") for index in (*ROLES, KEYWORD)]
+        features = (tenant.milvus_collection(_DOCUMENTS), f"{of_asset} and {_equals('kind', _FEATURE)}", "id")
+        for name, expression, column in (features, *indexes):
             if keep is not None:
                 expression += f" and {column} != {_quoted(keep)}"
             if only is not None:
@@ -127,15 +134,16 @@ class Store:
 
     async def drop_asset(self, tenant: Tenant, asset_id: str) -> None:
         """Remove an asset's row; its features are removed by `drop_features`."""
-        await self._milvus.delete(tenant.milvus_collection("assets"), _equals("id", asset_id))
+        await self._milvus.delete(tenant.milvus_collection(_DOCUMENTS), _equals("id", asset_id))
 
     async def rewrite_metadata(self, tenant: Tenant, asset_id: str, metadata: Struct) -> None:
         """Give all features and vectors of an asset new metadata."""
         value = MessageToDict(metadata)
         for feature in await self.read_features(tenant, asset_id):
             feature.metadata.CopyFrom(metadata)
-            row = await self._feature_row(tenant, feature, value)
-            await self._milvus.upsert(tenant.milvus_collection("features"), _FEATURES, [row])
+            document = await self._documents.encode(tenant, feature)
+            row = _document_row(_FEATURE, feature.feature_id, feature, document, value)
+            await self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, [row])
         for index in (*ROLES, KEYWORD):
             name, schema = self._index_collection(tenant, index)
             rows = await self._milvus.query(
@@ -182,26 +190,6 @@ class Store:
         hits = [Hit(feature_id, score) for feature_id, score in best.items()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
 
-    async def _write_asset(self, tenant: Tenant, asset: asset_pb2.Asset, metadata: dict[str, Any]) -> None:
-        row: Row = {
-            "id": asset.asset_id,
-            "collection_id": asset.collection_id,
-            "document": await self._documents.encode(tenant, asset),
-            "metadata": metadata,
-            "vector": _NO_VECTOR,
-        }
-        await self._milvus.upsert(tenant.milvus_collection("assets"), _ASSETS, [row])
-
-    async def _feature_row(self, tenant: Tenant, feature: feature_pb2.Feature, metadata: dict[str, Any]) -> Row:
-        return {
-            "id": feature.feature_id,
-            "asset_id": feature.asset_id,
-            "collection_id": feature.collection_id,
-            "document": await self._documents.encode(tenant, feature),
-            "metadata": metadata,
-            "vector": _NO_VECTOR,
-        }
-
     async def _write_vector(
         self, tenant: Tenant, feature: feature_pb2.Feature, named: NamedVector, metadata: dict[str, Any]
     ) -> None:
@@ -228,10 +216,19 @@ class Store:
         dim = 0 if index == KEYWORD else self._vectors.role(index).dim
         return tenant.milvus_collection(f"{kind}_{version}"), Schema(strings=_VECTOR_STRINGS, dim=dim)
 
-    def _feature_collections(self, tenant: Tenant) -> list[tuple[str, str]]:
-        """Every collection with rows of features, and the column with the feature's id."""
-        indexes = [(self._index_collection(tenant, index)[0], "feature_id") for index in (*ROLES, KEYWORD)]
-        return [(tenant.milvus_collection("features"), "id"), *indexes]
+
+def _document_row(
+    kind: str, row_id: str, of: asset_pb2.Asset | feature_pb2.Feature, document: str, metadata: dict[str, Any]
+) -> Row:
+    return {
+        "id": row_id,
+        "kind": kind,
+        "asset_id": of.asset_id,
+        "collection_id": of.collection_id,
+        "document": document,
+        "metadata": metadata,
+        "vector": _NO_VECTOR,
+    }
 
 
 def _milvus_vector(embedded: embedder_pb2.EmbeddedVector) -> Any:

@@ -31,7 +31,6 @@ class EmbedderWork:
     needs = pipeline.STAGE_SEEN
     finishes = pipeline.STAGE_STORED
     step = "store"
-    job_class = pipeline.EmbedJob
 
     def __init__(self, vectors: Vectors, store: Store, blobs: BlobStore) -> None:
         self._vectors = vectors
@@ -40,37 +39,40 @@ class EmbedderWork:
         # By asset id; forgotten when nobody holds or waits for it. Other replicas of this service are not kept out.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def run(self, job: pipeline.EmbedJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+    async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Embed and store one asset."""
-        tenant = Tenant(job.namespace_id)
+        record, job = known.record, known.record.embed
+        tenant = Tenant(record.namespace_id)
         steps: dict[str, task_pb2.TaskStep] = {}
-        vectors = await self._embed(job, record.record, attempt, last_attempt, steps)
+        vectors = await self._embed(job, record, attempt, last_attempt, steps)
         started = time.perf_counter()
-        update = record.record.request.asset_update.mode
+        update = record.request.asset_update.mode
         # Updates read the asset and write it again: one at a time, so that none undoes another.
-        async with self._turns.setdefault(record.record.task.asset_id, asyncio.Lock()):
-            asset, feature = await self._documents(tenant, job, record.record, vectors, steps)
+        async with self._turns.setdefault(record.task.asset_id, asyncio.Lock()):
+            asset, feature = await self._documents(tenant, job, record, vectors, steps)
             await self._store.write(tenant, asset, feature, vectors)
             if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
                 await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
             elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
                 await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
         steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
-        percolate = "percolate" in record.record.task.steps
+        percolate = "percolate" in record.task.steps
+        following = _following(asset, feature, vectors)
 
         def apply(changed: pipeline.TaskRecord) -> None:
             for name, step in steps.items():
                 changed.task.steps[name].CopyFrom(step)
             del changed.task.outputs[:]
             changed.task.outputs.add(feature_id=feature.feature_id, modality="image")
-            if not percolate:
+            if percolate:
+                changed.percolate.CopyFrom(following)
+            else:
                 close_task(changed)
 
         async def undo() -> None:
-            await self._drop(tenant, record.record)
+            await self._drop(tenant, record)
 
-        forward = (topology.PERCOLATOR, _following(job, asset, feature, vectors)) if percolate else None
-        return Outcome(apply, forward=forward, undo=undo)
+        return Outcome(apply, undo=undo)
 
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Remove what a task wrote that ended before it was stored."""
@@ -95,7 +97,9 @@ class EmbedderWork:
         if "embed" not in record.task.steps:
             return []
         started = time.perf_counter()
-        results = await asyncio.gather(*(self._one(job, each) for each in job.inputs), return_exceptions=True)
+        keys = {each.blob_key for each in job.inputs if each.blob_key}
+        images = {key: asyncio.create_task(self._blobs.get(key)) for key in keys}
+        results = await asyncio.gather(*(self._one(job, each, images) for each in job.inputs), return_exceptions=True)
         vectors: list[NamedVector] = []
         step = task_pb2.TaskStep(state=task_pb2.STEP_STATE_DONE, attempts=attempt)
         if record.task.steps["embed"].HasField("error"):
@@ -124,10 +128,12 @@ class EmbedderWork:
         steps["embed"] = step
         return vectors
 
-    async def _one(self, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) -> NamedVector:
+    async def _one(
+        self, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput, images: dict[str, asyncio.Task[bytes]]
+    ) -> NamedVector:
         if one.WhichOneof("input") == "text":
             return NamedVector(one.field_name, await self._vectors.of_text(one.vector_index, one.text))
-        image = await self._blobs.get(one.blob_key)
+        image = await images[one.blob_key]
         read = job.analysis.text if one.blob_key == job.image.blob_key else ""
         return NamedVector(one.field_name, await self._vectors.of_image(one.vector_index, image, read))
 
@@ -216,12 +222,10 @@ def _merged(old: Struct, new: Struct) -> Struct:
 
 
 def _following(
-    job: pipeline.EmbedJob, asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: list[NamedVector]
+    asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: list[NamedVector]
 ) -> pipeline.PercolateJob:
     made: list[embedder_pb2.EmbeddedVector] = [each.embedded for each in vectors]
     return pipeline.PercolateJob(
-        namespace_id=job.namespace_id,
-        task_id=job.task_id,
         asset_id=asset.asset_id,
         feature_id=feature.feature_id,
         collection_id=asset.collection_id,

@@ -28,7 +28,9 @@ class GatewaySettings(BaseSettings):
     body_bytes_max: int = Field(96_000_000, ge=1, description="Bytes of a REST request's body: a 64 MB file in base64.")
     file_bytes_max: int = Field(32_000_000, ge=1, description="Bytes of an uploaded or inline file.")
     metadata_bytes_max: int = Field(60_000, ge=1, description="Bytes of metadata as JSON; a Milvus field holds 64 KiB.")
-    request_bytes_max: int = Field(400_000, ge=1, description="Bytes of a request as kept in its task's record.")
+    request_bytes_max: int = Field(
+        200_000, ge=1, description="Bytes of a request; findings and matches share its task's record of 1 MB."
+    )
     embed_text_chars_max: int = Field(32_000, ge=1, description="Characters of one text to be embedded.")
     skip_duplicate: bool = Field(False, description="What skip_duplicate means when a request does not say.")
     retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")

@@ -49,6 +49,6 @@ async def build(frame: Frame) -> Parts:
         rpc=rpc,
         rpc_address=f"{doors.grpc_host}:{doors.grpc_port}",
         pings=needed,
-        runnables=[RestServer(build_app(core, pings, settings), doors), Sweeper(frame.bus, core.index, settings)],
+        runnables=[RestServer(build_app(core, pings, settings), doors), Sweeper(frame.bus, tasks, settings)],
         closers=closers,
     )

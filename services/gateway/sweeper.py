@@ -15,10 +15,9 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from services.gateway.config import GatewaySettings
-from services.gateway.core.index import Index
 from services.mesh.bus import topology
 from services.mesh.bus.follow import scan
-from services.mesh.bus.tasks import is_terminal
+from services.mesh.bus.tasks import TaskStore, Versioned, is_terminal
 from services.mesh.bus.topology import Bus
 from services.mesh.tenancy import Tenant
 
@@ -31,9 +30,9 @@ log = structlog.get_logger()
 class Sweeper:
     """A `Runnable` that sweeps regularly."""
 
-    def __init__(self, bus: Bus, index: Index, settings: GatewaySettings) -> None:
+    def __init__(self, bus: Bus, tasks: TaskStore, settings: GatewaySettings) -> None:
         self._bus = bus
-        self._index = index
+        self._tasks = tasks
         self._settings = settings
         self._stopping = asyncio.Event()
 
@@ -70,7 +69,7 @@ class Sweeper:
                 continue
             tenant = Tenant(record.namespace_id)
             if not await self._is_queued(tenant, record.task.task_id):
-                await self._index.dispatch_again(tenant, record.task.task_id)
+                await self._tasks.dispatch(tenant, Versioned(record, entry.sequence))
                 log.warning("dispatched a task that never was", task=record.task.task_id)
                 found += 1
         return found

@@ -24,7 +24,7 @@ from services.percolator.registry import Registry, dense_of, is_sparse, space_of
 
 # api default of percolate.max_candidates.
 CANDIDATES_DEFAULT = 100
-# Bytes of matches in a task's record; with the request, which has at most 400 kB, it fits NATS' 1 MB.
+# Bytes of matches in a task's record; with the request, which has at most 200 kB, it fits NATS' 1 MB.
 MATCH_BYTES_MAX = 500_000
 
 
@@ -35,23 +35,23 @@ class PercolatorWork:
     needs = pipeline.STAGE_STORED
     finishes = pipeline.STAGE_CLOSED
     step = "percolate"
-    job_class = pipeline.PercolateJob
 
     def __init__(self, registry: Registry, matches: Matches) -> None:
         self._registry = registry
         self._matches = matches
 
-    async def run(self, job: pipeline.PercolateJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+    async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Match one asset."""
-        tenant = Tenant(job.namespace_id)
+        record, job = known.record, known.record.percolate
+        tenant = Tenant(record.namespace_id)
         started = time.perf_counter()
-        wanted = record.record.request.percolate
+        wanted = record.request.percolate
         found = self._registry.engine(tenant).match(
             _asset(job),
             wanted.min_score if wanted.HasField("min_score") else None,
             wanted.max_candidates or CANDIDATES_DEFAULT,
         )
-        stored = await self._matches.store(tenant, [self._match(tenant, job, each) for each in found])
+        stored = await self._matches.store(tenant, [self._match(tenant, record, each) for each in found])
         shown = _fitting(stored)
         note = None
         if len(shown) < len(stored):
@@ -69,7 +69,8 @@ class PercolatorWork:
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Nothing is held: the asset is stored, and its matches stay."""
 
-    def _match(self, tenant: Tenant, job: pipeline.PercolateJob, found: Found) -> match_pb2.Match:
+    def _match(self, tenant: Tenant, record: pipeline.TaskRecord, found: Found) -> match_pb2.Match:
+        job = record.percolate
         stored = self._registry.get(tenant, found.percolator_id).stored_query
         match = match_pb2.Match(
             match_id=derived_uuid("match", tenant.namespace_id, found.percolator_id, job.asset_id, job.feature_id),
@@ -77,7 +78,7 @@ class PercolatorWork:
             asset_id=job.asset_id,
             feature_id=job.feature_id,
             collection_id=job.collection_id,
-            task_id=job.task_id,
+            task_id=record.task.task_id,
             score=found.score,
             metadata=stored.metadata,
             created_at=now(),

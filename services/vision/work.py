@@ -23,6 +23,9 @@ from services.vision.acquire import Acquirer, NormalisedImage
 from services.vision.analyse import Analyser
 from services.vision.claims import Claims
 
+# A fetch that takes longer is worth a write of the record.
+_LONG_FETCH_S = 0.25
+
 
 class VisionWork:
     """What vision does with a task."""
@@ -31,7 +34,6 @@ class VisionWork:
     needs = pipeline.STAGE_ACCEPTED
     finishes = pipeline.STAGE_SEEN
     step = "fetch"
-    job_class = pipeline.VisionJob
 
     def __init__(
         self, tasks: TaskStore, acquirer: Acquirer, claims: Claims, blobs: BlobStore, analyser: Analyser
@@ -42,25 +44,21 @@ class VisionWork:
         self._blobs = blobs
         self._analyser = analyser
 
-    async def run(self, job: pipeline.VisionJob, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+    async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Fetch and analyse one image."""
-        tenant = Tenant(job.namespace_id)
-        request = record.record.request
+        tenant = Tenant(known.record.namespace_id)
+        request = known.record.request
         started = time.perf_counter()
-        image, _ = await asyncio.gather(
-            self._acquirer.from_url(request.url), self._tasks.change(tenant, record, _downloading)
-        )
+        image = await self._fetch(tenant, known)
         reference = image_ref(image, tenant.blob(_blob_name(image)))
         (asset_id, duplicate_of), _ = await asyncio.gather(
-            self._asset(tenant, record.record, image), self._blobs.put(reference.blob_key, image.content)
+            self._asset(tenant, known.record, image), self._blobs.put(reference.blob_key, image.content)
         )
         fetched = done((time.perf_counter() - started) * 1e3, attempt)
         extractors = effective(request)
         analysis = await self._analyser.analyse(image.content, extractors, attempt=attempt, last_attempt=last_attempt)
         inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)
         following = pipeline.EmbedJob(
-            namespace_id=job.namespace_id,
-            task_id=job.task_id,
             image=reference,
             analysis=analysis.found,
             inputs=inputs,
@@ -75,11 +73,23 @@ class VisionWork:
                 changed.task.steps[name].CopyFrom(step)
             if embed_failure:
                 changed.task.steps["embed"].error.CopyFrom(embed_failure)
+            changed.embed.CopyFrom(following)
 
-        return Outcome(apply, forward=(topology.EMBEDDER, following))
+        return Outcome(apply)
 
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Nothing is held: a claim of a task that stored nothing is void by itself."""
+
+    async def _fetch(self, tenant: Tenant, known: Versioned) -> NormalisedImage:
+        """The image behind the request's URL; while it is long in coming, the record says DOWNLOADING."""
+        fetching = asyncio.create_task(self._acquirer.from_url(known.record.request.url))
+        try:
+            await asyncio.wait({fetching}, timeout=_LONG_FETCH_S)
+            if not fetching.done():
+                await self._tasks.change(tenant, known, _downloading)
+            return await fetching
+        finally:
+            fetching.cancel()
 
     async def _asset(
         self, tenant: Tenant, record: pipeline.TaskRecord, image: NormalisedImage

@@ -52,7 +52,10 @@ async def check_cancel(client: Api, slow: SlowHost, collection: str, cancel: Cal
     """Cancel a task whose image is being fetched, and see what it leaves."""
     task_id = await client.index({"url": slow.url, "collection_id": collection, "percolate": {}})
     await asyncio.wait_for(slow.asked.wait(), timeout=20)
-    assert "DOWNLOADING" == (await client.http.get(f"/tasks/{task_id}")).json()["status"]
+    async with asyncio.timeout(20):
+        # Said when the fetch has taken a moment.
+        while (await client.http.get(f"/tasks/{task_id}")).json()["status"] != "DOWNLOADING":
+            await asyncio.sleep(0.02)
     assert "CANCELLED" == await cancel(client, task_id)  # type: ignore[misc]
     started = time.monotonic()
     await asyncio.wait_for(slow.left.wait(), timeout=20)

@@ -73,7 +73,6 @@ class Core:
     """Everything the gateway can do."""
 
     directory: Directory
-    index: Index
     operations: tuple[Operation, ...]
     collections: Collections
 
@@ -100,7 +99,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     collections = Collections(bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder, files)
     await collections.start()
     queries = Queries(stubs.vision, stubs.embedder, files)
-    index = Index(bus, tasks, collections, files, stubs.embedder, settings)
+    index = Index(tasks, collections, files, stubs.embedder, settings)
     reads, percolators = (
         Reads(stubs.embedder, queries, collections),
         Percolators(stubs.percolator, queries, collections, files),
@@ -132,4 +131,4 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         for service in PUBLIC_SERVICES
         for method in service.methods
     )
-    return Core(directory, index, operations, collections)
+    return Core(directory, operations, collections)

@@ -18,10 +18,7 @@ from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.files import Files
 from services.gateway.core.namespaces import Collections
-from services.mesh import telemetry
-from services.mesh.bus import topology
-from services.mesh.bus.tasks import TaskStore, now
-from services.mesh.bus.topology import Bus
+from services.mesh.bus.tasks import TaskStore, Versioned, now
 from services.mesh.errors import FieldViolation, InvalidArgument, PayloadTooLarge, ResourceExhausted, Unavailable
 from services.mesh.extractors import effective, is_on, requested_steps
 from services.mesh.json_names import enum_names
@@ -39,14 +36,12 @@ class Index:
 
     def __init__(
         self,
-        bus: Bus,
         tasks: TaskStore,
         collections: Collections,
         files: Files,
         embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
         settings: GatewaySettings,
     ) -> None:
-        self._bus = bus
         self._tasks = tasks
         self._collections = collections
         self._files = files
@@ -71,15 +66,11 @@ class Index:
         await self._dispatch(tenant, record)
         return index_pb2.IndexImageResponse(message="Image URL processing queued", task_id=record.task.task_id)
 
-    async def dispatch_again(self, tenant: Tenant, task_id: str) -> None:
-        """Give a recorded task to vision, if it is not there already."""
-        await self._publish(tenant, task_id)
-
     async def _dispatch(self, tenant: Tenant, record: pipeline.TaskRecord) -> None:
         task_id = record.task.task_id
         revision = await self._tasks.create(tenant, record)
         try:
-            await self._publish(tenant, task_id)
+            await self._tasks.dispatch(tenant, Versioned(record, revision))
         except (NatsError, JetStreamError, OSError) as error:
             # Not accepted, so the record goes; should that fail too, the sweeper brings the task to its end.
             try:
@@ -91,14 +82,6 @@ class Index:
                     "too many tasks are waiting; try again later", retry_after_s=self._settings.retry_after_s
                 ) from error
             raise Unavailable("the task could not be queued; try again", retry_after_s=2) from error
-
-    async def _publish(self, tenant: Tenant, task_id: str) -> None:
-        job = pipeline.VisionJob(namespace_id=tenant.namespace_id, task_id=task_id)
-        await self._bus.js.publish(
-            topology.VISION.subject(tenant, task_id),
-            job.SerializeToString(),
-            headers=telemetry.trace_headers() | {"Nats-Msg-Id": f"{task_id}.vision"},
-        )
 
     def _check(self, caller: Caller, request: index_pb2.IndexImageRequest) -> None:
         """What the rules in the contracts can't say. Raises InvalidArgument with all violations."""

@@ -1,6 +1,6 @@
-"""Task records: created once, changed only by compare-and-set, forward only.
+"""Task records: created once, changed only by compare-and-set, forward only, and dispatched to the hops.
 
-The record is the truth about a task; messages only say that there is something to do.
+The record is the truth about a task and holds the job of its next hop; a message is a copy of it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1 import task_pb2
+from nats.aio.msg import Msg
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
+from services.mesh import telemetry
 from services.mesh.bus import topology
 from services.mesh.bus.follow import follow
 from services.mesh.bus.topology import Bus
-from services.mesh.errors import Conflict, NotFound
+from services.mesh.errors import Conflict, NotFound, PayloadTooLarge
 from services.mesh.tenancy import Tenant
 
 TERMINAL = frozenset(
@@ -30,6 +32,16 @@ TERMINAL = frozenset(
         task_pb2.TASK_STATUS_CANCELLED,
     }
 )
+
+_NEXT_HOP = {
+    pipeline.STAGE_ACCEPTED: topology.VISION,
+    pipeline.STAGE_SEEN: topology.EMBEDDER,
+    pipeline.STAGE_STORED: topology.PERCOLATOR,
+}
+# The revision of the record that a message is a copy of.
+_REVISION_HEADER = "Lensmesh-Revision"
+# What NATS' limit on a message leaves to headers.
+_HEADER_BYTES_MAX = 4_096
 
 # Writers of one record at a time are few: its worker, a canceller, a sweeper.
 _CHANGE_ATTEMPTS_MAX = 20
@@ -46,6 +58,12 @@ class Versioned:
 def is_terminal(record: pipeline.TaskRecord) -> bool:
     """Whether the task has ended."""
     return record.task.status in TERMINAL
+
+
+def copied(message: Msg) -> Versioned:
+    """The record that a hop's message is a copy of, as it was then."""
+    revision = (message.headers or {}).get(_REVISION_HEADER, "0")
+    return Versioned(pipeline.TaskRecord.FromString(message.data), int(revision))
 
 
 def now() -> Timestamp:
@@ -122,6 +140,9 @@ class TaskStore:
 
         Returns:
             `known`.
+
+        Raises:
+            PayloadTooLarge: the changed record does not fit into a message; the record stays as it is.
         """
         key = tenant.key(known.record.task.task_id)
         for attempt in range(_CHANGE_ATTEMPTS_MAX):
@@ -130,8 +151,12 @@ class TaskStore:
             if not mutate(changed):
                 return known
             changed.task.updated_at.CopyFrom(now())
+            content = changed.SerializeToString()
+            limit = self._bus.client.max_payload - _HEADER_BYTES_MAX
+            if len(content) > limit:
+                raise PayloadTooLarge(f"the task with what was found takes {len(content)} bytes; at most {limit} fit")
             try:
-                known.revision = await self._bucket.update(key, changed.SerializeToString(), last=known.revision)
+                known.revision = await self._bucket.update(key, content, last=known.revision)
             except KeyWrongLastSequenceError:
                 # A replica may not have the other's write yet.
                 await asyncio.sleep(0.001 * attempt)
@@ -141,6 +166,21 @@ class TaskStore:
                 known.record = changed
                 return known
         raise Conflict("the task is being changed by too many at once; try again")
+
+    async def dispatch(self, tenant: Tenant, known: Versioned) -> None:
+        """Give a task to the hop whose turn it is; a task that has ended, to none.
+
+        Doing it again changes nothing: the stream drops the copy, or the hop sees in the record that it is done.
+        """
+        hop = None if is_terminal(known.record) else _NEXT_HOP.get(known.record.stage)
+        if hop:
+            task_id = known.record.task.task_id
+            await self._bus.js.publish(
+                hop.subject(tenant, task_id),
+                known.record.SerializeToString(),
+                headers=telemetry.trace_headers()
+                | {"Nats-Msg-Id": f"{task_id}.{hop.name}", _REVISION_HEADER: str(known.revision)},
+            )
 
     async def watch(self, tenant: Tenant, task_id: str) -> AsyncIterator[pipeline.TaskRecord]:
         """The record at once and after every change, ending with the terminal one.

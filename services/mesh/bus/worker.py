@@ -1,4 +1,4 @@
-"""The loop that every hop runs: do the work idempotently, publish the next hop, move the record forward, ack.
+"""The loop that every hop runs: do the work idempotently, move the record forward, dispatch the next hop, ack.
 
 It decides about retries, dead letters and cancellation; what the work is, its `Work` knows.
 """
@@ -6,15 +6,16 @@ It decides about retries, dead letters and cancellation; what the work is, its `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from datetime import UTC, datetime
+from typing import Protocol
 
 import nats.errors
 import structlog
-from google.protobuf.message import Message
 from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1 import task_pb2
 from nats.aio.msg import Msg
@@ -25,31 +26,18 @@ from pydantic_settings import BaseSettings
 
 from services.mesh import telemetry
 from services.mesh.bus import topology
-from services.mesh.bus.tasks import TaskStore, Versioned, fail_task, is_terminal
+from services.mesh.bus.pull import Pull
+from services.mesh.bus.tasks import TaskStore, Versioned, copied, fail_task, is_terminal
 from services.mesh.bus.topology import Bus, Hop
-from services.mesh.errors import InternalError, LensmeshError, NotFound
+from services.mesh.errors import InternalError, LensmeshError, NotFound, PayloadTooLarge
 from services.mesh.tenancy import Tenant
 
 log = structlog.get_logger()
 
-# How much later than its message a record is moved, on an idle mesh.
-_RECORD_BEHIND_S = 0.004
+# How old a message's copy of the record may be; after that the task may well have been cancelled, and work be wasted.
+_COPY_AGE_S_MAX = 1.0
 # How often a record that is not there is looked for before its message is dropped.
 _LOOKS_FOR_RECORD = 3
-# How long a message that comes before its record is waited for at a time.
-_EARLY_S_MAX = 0.5
-
-
-class Job(Protocol):
-    """What every hop's message says."""
-
-    @property
-    def namespace_id(self) -> str: ...
-    @property
-    def task_id(self) -> str: ...
-
-
-JobT = TypeVar("JobT", bound=Message)
 
 
 class WorkerSettings(BaseSettings):
@@ -67,15 +55,14 @@ class WorkerSettings(BaseSettings):
 class Outcome:
     """What a job's work came to."""
 
-    # Changes the record; called again after every lost compare-and-set.
+    # Changes the record: what was done, and the next hop's job or the task's end. Called again after every lost
+    # compare-and-set.
     apply: Callable[[pipeline.TaskRecord], None]
-    # The next hop and its message; None when the task ends here.
-    forward: tuple[Hop, Message] | None = None
     # Undoes the work when the task was cancelled meanwhile.
     undo: Callable[[], Awaitable[None]] | None = None
 
 
-class Work(Protocol[JobT]):
+class Work(Protocol):
     """What a hop does."""
 
     hop: Hop
@@ -85,19 +72,18 @@ class Work(Protocol[JobT]):
     finishes: pipeline.Stage.ValueType
     # The step that an unexpected failure is blamed on.
     step: str
-    job_class: type[JobT]
 
-    async def run(self, job: JobT, record: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+    async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Do the work, idempotently. Raises LensmeshError; a retryable one is tried again."""
 
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Give back what the task holds, after it failed or was cancelled."""
 
 
-class Worker(Generic[JobT]):
+class Worker:
     """Runs one hop's work for as many jobs at a time as the settings allow."""
 
-    def __init__(self, bus: Bus, tasks: TaskStore, work: Work[JobT], settings: WorkerSettings) -> None:
+    def __init__(self, bus: Bus, tasks: TaskStore, work: Work, settings: WorkerSettings) -> None:
         self._bus = bus
         self._tasks = tasks
         self._work = work
@@ -111,23 +97,19 @@ class Worker(Generic[JobT]):
         hop = self._work.hop
         cancels = await self._bus.client.subscribe(f"{topology.CANCEL_SUBJECT}.>", cb=self._on_cancel)
         heartbeat = asyncio.create_task(self._heartbeat())
-        subscription = None
+        pull = None
         while not self._stopping.is_set():
             await self._free.acquire()
             self._free.release()
             try:
-                subscription = subscription or await self._subscribe(hop)
-                messages = await self._next(subscription)
-            except nats.errors.TimeoutError:
-                continue
+                pull = pull or await Pull.open(self._bus, hop, self._consumer())
+                await self._take(pull)
             except (nats.errors.Error, JetStreamError, OSError) as error:
                 log.warning("bus not answering; trying again", hop=hop.name, error=str(error) or type(error).__name__)
-                subscription = None
+                await self._close(pull)
+                pull = None
                 await self._pause(0.5)
-                continue
-            for message in messages:
-                await self._free.acquire()
-                self._start(message)
+        await self._close(pull)
         await self._drain()
         heartbeat.cancel()
         await cancels.unsubscribe()
@@ -136,31 +118,36 @@ class Worker(Generic[JobT]):
         """Take no more jobs."""
         self._stopping.set()
 
-    async def _subscribe(self, hop: Hop) -> nats.js.JetStreamContext.PullSubscription:
-        return await self._bus.js.pull_subscribe(
-            hop.subjects,
-            durable=hop.name,
-            stream=hop.stream,
-            config=ConsumerConfig(
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=self._settings.ack_wait_s,
-                # No limit here: the worker counts attempts, so that no message is ever dropped unseen.
-                max_deliver=-1,
-                max_ack_pending=10_000,
-            ),
+    def _consumer(self) -> ConsumerConfig:
+        return ConsumerConfig(
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._settings.ack_wait_s,
+            # No limit here: the worker counts attempts, so that no message is ever dropped unseen.
+            max_deliver=-1,
+            max_ack_pending=10_000,
         )
 
-    async def _next(self, subscription: nats.js.JetStreamContext.PullSubscription) -> list[Msg]:
-        free = self._settings.concurrency - len(self._running)
-        fetch = asyncio.create_task(subscription.fetch(batch=max(1, free), timeout=2))
+    async def _take(self, pull: Pull) -> None:
+        """Start as many jobs as there is room for, until there is no more, or none come, or the worker stops."""
+        taking = asyncio.create_task(self._take_free(pull))
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({fetch, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not fetch.done():
-            # A message that arrives after this is handed out again after ack_wait.
-            fetch.cancel()
-            return []
-        return fetch.result()
+        if not taking.done():
+            taking.cancel()
+            await asyncio.wait({taking})
+            return
+        taking.result()
+
+    async def _take_free(self, pull: Pull) -> None:
+        async for message in pull.take(max(1, self._settings.concurrency - len(self._running))):
+            await self._free.acquire()
+            self._start(message)
+
+    async def _close(self, pull: Pull | None) -> None:
+        if pull:
+            with contextlib.suppress(nats.errors.Error):
+                await pull.close()
 
     def _start(self, message: Msg) -> None:
         # A message delivered twice at once is done once: the first delivery's task answers for both.
@@ -177,102 +164,98 @@ class Worker(Generic[JobT]):
         self._free.release()
 
     async def _handle(self, message: Msg) -> None:
-        job = self._work.job_class.FromString(message.data)
-        namespace_id, task_id = job.namespace_id, job.task_id  # type: ignore[attr-defined]
+        known = copied(message)
+        tenant, task_id = Tenant(known.record.namespace_id), known.record.task.task_id
         context = telemetry.continue_trace(message.headers)
         with (
             structlog.contextvars.bound_contextvars(task=task_id),
             telemetry.tracer.start_as_current_span(self._work.hop.name, context=context),
         ):
             try:
-                outcome = await self._attempt(message, Tenant(namespace_id), job, task_id)
+                outcome = await self._attempt(message, tenant, known)
             except asyncio.CancelledError:
                 outcome = "cancelled"
+            except NotFound:
+                outcome = await self._look_again(message)
             except (nats.errors.Error, JetStreamError, LensmeshError, OSError) as error:
                 # The bus itself failed: the message stays and comes again.
                 log.warning("job interrupted", hop=self._work.hop.name, error=str(error) or type(error).__name__)
                 outcome = "interrupted"
             telemetry.JOBS.labels(self._work.hop.name, outcome).inc()
 
-    async def _attempt(self, message: Msg, tenant: Tenant, job: JobT, task_id: str) -> str:
-        try:
-            record = await self._read(tenant, task_id)
-        except NotFound:
-            if (message.metadata.num_delivered or 1) < _LOOKS_FOR_RECORD:
-                # A replica that answers may not have it yet.
-                await message.nak(delay=self._settings.backoff_s)
-                return "too early"
-            # The gateway took it back: the request was refused.
-            await message.ack_sync()
-            return "forgotten"
-        if record.record.stage >= self._work.finishes or is_terminal(record.record):
-            if record.record.task.status == task_pb2.TASK_STATUS_CANCELLED:
-                await self._work.abandon(record.record)
-            await message.ack_sync()
+    async def _attempt(self, message: Msg, tenant: Tenant, copy: Versioned) -> str:
+        known = copy if _is_fresh(message) else await self._tasks.read(tenant, copy.record.task.task_id)
+        if known.record.stage >= self._work.finishes or is_terminal(known.record):
+            if known.record.task.status == task_pb2.TASK_STATUS_CANCELLED:
+                await self._work.abandon(known.record)
+            await self._hand_over(message, tenant, known)
             return "already done"
-        if record.record.stage < self._work.needs:
-            # The hop before died between its message and its record; it will do its part again after ack_wait.
-            await message.nak(delay=self._settings.ack_wait_s / 2)
+        if known.record.stage < self._work.needs:
+            # A replica that answers does not have the step before yet.
+            await message.nak(delay=self._settings.backoff_s)
             return "too early"
-        return await self._work_on(message, tenant, job, record)
+        return await self._work_on(message, tenant, known)
 
-    async def _work_on(self, message: Msg, tenant: Tenant, job: JobT, record: Versioned) -> str:
+    async def _look_again(self, message: Msg) -> str:
+        """What to do with a message whose record is not there."""
+        if (message.metadata.num_delivered or 1) < _LOOKS_FOR_RECORD:
+            # A replica that answers may not have it yet.
+            await message.nak(delay=self._settings.backoff_s)
+            return "too early"
+        # The gateway took it back: the request was refused.
+        await message.ack()
+        return "forgotten"
+
+    async def _work_on(self, message: Msg, tenant: Tenant, known: Versioned) -> str:
         attempt = message.metadata.num_delivered or 1
         last = attempt >= self._settings.attempts_max
         try:
             if attempt > self._settings.attempts_max:
                 raise InternalError(f"the {self._work.hop.name} worker ended abnormally {attempt - 1} times")
-            outcome = await self._work.run(job, record, attempt, last)
+            outcome = await self._work.run(known, attempt, last)
         except LensmeshError as error:
             if error.retryable and not last:
                 return await self._retry(message, attempt, error)
-            return await self._fail(message, tenant, record, error)
+            return await self._fail(message, tenant, known, error)
         except (nats.errors.Error, JetStreamError):
             raise
         except Exception as error:
             log.exception("job failed", hop=self._work.hop.name)
             if not last:
                 return await self._retry(message, attempt, error)
-            return await self._fail(message, tenant, record, InternalError("an internal error; the log has the cause"))
-        return await self._finish(message, tenant, record, outcome)
+            return await self._fail(message, tenant, known, InternalError("an internal error; the log has the cause"))
+        try:
+            await self._move(tenant, known, outcome)
+        except PayloadTooLarge as error:
+            return await self._fail(message, tenant, known, error)
+        await self._hand_over(message, tenant, known)
+        return "done"
 
-    async def _read(self, tenant: Tenant, task_id: str) -> Versioned:
-        """The record, after the hop before has moved it: its message may arrive a moment earlier."""
-        pause_s = _RECORD_BEHIND_S
-        if self._work.needs > pipeline.STAGE_ACCEPTED:
-            # The hop before publishes first and moves its record a moment later: waiting is cheaper than reading twice.
-            await asyncio.sleep(pause_s)
-        while True:
-            record = await self._tasks.read(tenant, task_id)
-            if record.record.stage >= self._work.needs or is_terminal(record.record) or pause_s > _EARLY_S_MAX:
-                return record
-            await asyncio.sleep(pause_s)
-            pause_s *= 2
-
-    async def _finish(self, message: Msg, tenant: Tenant, record: Versioned, outcome: Outcome) -> str:
-        if outcome.forward:
-            hop, payload = outcome.forward
-            await self._bus.js.publish(
-                hop.subject(tenant, record.record.task.task_id),
-                payload.SerializeToString(),
-                headers=telemetry.trace_headers() | {"Nats-Msg-Id": f"{record.record.task.task_id}.{hop.name}"},
-            )
-
+    async def _move(self, tenant: Tenant, known: Versioned, outcome: Outcome) -> None:
         def advance(changed: pipeline.TaskRecord) -> bool:
             if changed.stage >= self._work.finishes or is_terminal(changed):
                 return False
             changed.stage = self._work.finishes
+            changed.ClearField("embed")
+            changed.ClearField("percolate")
             # May close the task, which is a later stage.
             outcome.apply(changed)
             return True
 
-        now = await self._tasks.change(tenant, record, advance)
-        if now.record.task.status == task_pb2.TASK_STATUS_CANCELLED:
+        await self._tasks.change(tenant, known, advance)
+        if known.record.task.status == task_pb2.TASK_STATUS_CANCELLED:
             if outcome.undo:
                 await outcome.undo()
-            await self._work.abandon(now.record)
-        await message.ack_sync()
-        return "done"
+            await self._work.abandon(known.record)
+
+    async def _hand_over(self, message: Msg, tenant: Tenant, known: Versioned) -> None:
+        """Dispatch the next hop and let go of the message.
+
+        A crash before the acknowledgement brings the message again, and with it this.
+        """
+        if known.record.stage == self._work.finishes:
+            await self._tasks.dispatch(tenant, known)
+        await message.ack()
 
     async def _retry(self, message: Msg, attempt: int, error: Exception) -> str:
         longest = min(self._settings.backoff_s * 2 ** (attempt - 1), self._settings.backoff_s_max)
@@ -281,7 +264,7 @@ class Worker(Generic[JobT]):
         await message.nak(delay=delay_s)
         return "retry"
 
-    async def _fail(self, message: Msg, tenant: Tenant, record: Versioned, error: LensmeshError) -> str:
+    async def _fail(self, message: Msg, tenant: Tenant, known: Versioned, error: LensmeshError) -> str:
         failure = task_pb2.TaskError(
             message=error.message,
             type=error.type,
@@ -290,7 +273,7 @@ class Worker(Generic[JobT]):
         )
         letter = pipeline.DeadLetter(
             namespace_id=tenant.namespace_id,
-            task_id=record.record.task.task_id,
+            task_id=known.record.task.task_id,
             error=failure,
             subject=message.subject,
             payload=message.data,
@@ -309,9 +292,9 @@ class Worker(Generic[JobT]):
             fail_task(changed, failure)
             return True
 
-        failed = await self._tasks.change(tenant, record, close)
-        await self._work.abandon(failed.record)
-        await message.ack_sync()
+        await self._tasks.change(tenant, known, close)
+        await self._work.abandon(known.record)
+        await message.ack()
         log.info("task failed", step=failure.stage, type=failure.type, error=failure.message)
         return "failed"
 
@@ -349,3 +332,10 @@ class Worker(Generic[JobT]):
             task.cancel()
             await message.nak()
         log.info("drained", hop=self._work.hop.name, seconds=round(time.monotonic() - started, 2), left=len(leftover))
+
+
+def _is_fresh(message: Msg) -> bool:
+    """Whether the message's copy of the record can be taken for the record; compare-and-set notices when it is not."""
+    metadata = message.metadata
+    age_s = (datetime.now(UTC) - metadata.timestamp).total_seconds()
+    return metadata.num_delivered == 1 and age_s < _COPY_AGE_S_MAX
