@@ -7,6 +7,8 @@ import io
 import multiprocessing
 import os
 import signal
+import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -235,18 +237,18 @@ async def test_decoders_end_with_a_killed_parent(tmp_path: Path) -> None:
 def test_a_hanging_decoder_ends_without_its_parent() -> None:
     """A decoder whose parent no longer watches it is ended by its own alarm when an image takes too long."""
     context = multiprocessing.get_context("forkserver")
-    pipe, child_pipe = context.Pipe()
-    process = context.Process(target=_serve, args=(child_pipe, AcquireSettings().decode_limits, 2**31, 0.05))
+    ours, childs = socket.socketpair()
+    process = context.Process(target=_serve, args=(childs, AcquireSettings().decode_limits, 2**31, 0.05))
     process.start()
-    child_pipe.close()
+    childs.close()
     target = io.BytesIO()
     Image.effect_noise((4000, 4000), 90).save(target, "TIFF")
-    pipe.send_bytes(target.getvalue())
+    ours.sendall(struct.pack("!Q", target.tell()) + target.getvalue())
 
     process.join(10)
 
     assert process.exitcode == -signal.SIGALRM
-    pipe.close()
+    ours.close()
 
 
 async def test_an_acquirer_fetches_and_decodes() -> None:

@@ -1,6 +1,6 @@
 """Decodes images in child processes, so that a crash, a hang or a hunger for memory hurts only its own image.
 
-What decoding means is `decode`'s. The parts are the standard library's: a fork server, and one pipe for each child.
+What decoding means is `decode`'s. The parts are the standard library's: a fork server, and one socket for each child.
 A `ProcessPoolExecutor` would fail every image under way when one child dies, and has no deadline for a task.
 """
 
@@ -11,10 +11,12 @@ import json
 import multiprocessing
 import resource
 import signal
-from concurrent.futures import ThreadPoolExecutor
+import socket
+import struct
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import BinaryIO
 
 from services.mesh.errors import BrokenImage, FileTooLarge, LensmeshError, Unavailable, UnsupportedMediaType
 from services.vision.acquire.config import AcquireSettings
@@ -28,39 +30,46 @@ _HEADER_BYTES_MAX = 16 * 1024
 #: Bytes of an encoded pixel at worst (PNG of noise: three and a filter byte a row), and of what stands around them.
 _BYTES_PER_PIXEL_MAX = 4
 _FRAME_BYTES_MAX = 1024 * 1024
+#: On the socket, each part stands behind its length.
+_LENGTH = struct.Struct("!Q")
 
 
 @dataclass(slots=True)
 class _Decoder:
-    """One child process, the pipe to it, and how many images it has answered."""
+    """One child process, the socket to it, and how many images it has answered."""
 
     process: BaseProcess
-    pipe: Connection
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
     content_bytes_max: int
     images: int = 0
 
-    def exchange(self, content: bytes) -> NormalisedImage | LensmeshError | None:
-        """Send a file and wait for the answer; None when the child is gone, which is then cleaned up. Blocks."""
+    async def exchange(self, content: bytes) -> NormalisedImage | LensmeshError | None:
+        """Send a file and wait for the answer; None when the child is gone."""
         try:
-            self.pipe.send_bytes(content)
-            header = json.loads(self.pipe.recv_bytes(_HEADER_BYTES_MAX))
+            self.writer.writelines((_LENGTH.pack(len(content)), content))
+            await self.writer.drain()
+            header = json.loads(await self._part(_HEADER_BYTES_MAX))
+            encoded = await self._part(self.content_bytes_max)
+            self.images += 1
             # Not pickled: a decoder that a malicious file has taken over shall not run code here too.
             if "error" in header:
-                self.images += 1
                 return _ERRORS[header["error"]](header["message"])
-            encoded = self.pipe.recv_bytes(self.content_bytes_max)
-            answer = NormalisedImage(content=encoded or content, **header)
+            return NormalisedImage(content=encoded or content, **header)
         except (OSError, EOFError, ValueError, TypeError, LookupError):
-            self.end()
             return None
-        self.images += 1
-        return answer
 
-    def end(self) -> None:
-        """Kill the child and wait until it is gone. Blocks for as long as the kernel needs."""
-        self.pipe.close()
+    async def _part(self, bytes_max: int) -> bytes:
+        (length,) = _LENGTH.unpack(await self.reader.readexactly(_LENGTH.size))
+        if length > bytes_max:
+            raise ValueError("the decoder's answer is too long")
+        return await self.reader.readexactly(length)
+
+    async def end(self) -> None:
+        """Kill the child and wait until it is gone."""
         self.process.kill()
-        self.process.join()
+        self.writer.close()
+        await asyncio.to_thread(self.process.join)
 
 
 class DecoderPool:
@@ -75,7 +84,6 @@ class DecoderPool:
         self._settings = settings
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([normalise.__module__])
-        self._threads = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decoder")
         self._turns = asyncio.Semaphore(settings.decode_workers)
         self._idle: list[_Decoder] = []
         self._busy: list[_Decoder] = []
@@ -110,8 +118,7 @@ class DecoderPool:
             decoder.process.kill()
         turns = [await self._turns.acquire() for _ in range(self._settings.decode_workers)]
         while self._idle:
-            self._idle.pop().end()
-        self._threads.shutdown()
+            await self._idle.pop().end()
         for _ in turns:
             self._turns.release()
 
@@ -119,80 +126,76 @@ class DecoderPool:
         """One decoder's answer; None when it ended abnormally, which need not be this image's fault."""
         if self._closed:
             return Unavailable("the image decoders are shut down")
-        loop = asyncio.get_running_loop()
-        decoder = self._idle.pop() if self._idle else await loop.run_in_executor(self._threads, self._start)
+        decoder = self._idle.pop() if self._idle else await self._start()
         self._busy.append(decoder)
         seconds = self._settings.decode_seconds_max
-        # The deadline kills the child, and that ends the thread's wait, wherever in the exchange it stands.
-        deadline = loop.call_later(seconds, decoder.process.kill)
+        answer: NormalisedImage | LensmeshError | None = None
+        reusable = False
         try:
-            answer = await loop.run_in_executor(self._threads, decoder.exchange, content)
-        except asyncio.CancelledError:
-            decoder.process.kill()
-            raise
-        finally:
-            deadline.cancel()
-            self._busy.remove(decoder)
-        if answer is not None:
-            self._keep(decoder)
-            return answer
-        if self._closed:
-            return Unavailable("the image decoders are shut down")
-        if loop.time() >= deadline.when():
-            return BrokenImage(
+            async with asyncio.timeout(seconds):
+                answer = await decoder.exchange(content)
+            reusable = answer is not None and decoder.images < self._settings.decode_images_per_worker_max
+        except TimeoutError:
+            answer = BrokenImage(
                 f"decoding the image takes longer than {seconds:g} seconds (LENSMESH_VISION_DECODE_SECONDS_MAX)"
             )
-        return None
+        finally:
+            self._busy.remove(decoder)
+            if reusable:
+                self._idle.append(decoder)
+            else:
+                await decoder.end()
+        if answer is None and self._closed:
+            return Unavailable("the image decoders are shut down")
+        return answer
 
-    def _start(self) -> _Decoder:
+    async def _start(self) -> _Decoder:
         settings = self._settings
         limits = settings.decode_limits
-        pipe, child_pipe = self._context.Pipe()
+        ours, childs = socket.socketpair()
         process = self._context.Process(
             target=_serve,
-            args=(child_pipe, limits, settings.decode_memory_bytes_max, settings.decode_seconds_max),
+            args=(childs, limits, settings.decode_memory_bytes_max, settings.decode_seconds_max),
             name="decoder",
             daemon=True,
         )
-        process.start()
+        # Blocks while the fork server starts.
+        await asyncio.to_thread(process.start)
         # Only the child may hold its end, so that its death is an end of file here.
-        child_pipe.close()
-        return _Decoder(process, pipe, limits.pixels_max * _BYTES_PER_PIXEL_MAX + _FRAME_BYTES_MAX)
-
-    def _keep(self, decoder: _Decoder) -> None:
-        if decoder.images < self._settings.decode_images_per_worker_max:
-            self._idle.append(decoder)
-        else:
-            decoder.end()
+        childs.close()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        return _Decoder(process, reader, writer, limits.pixels_max * _BYTES_PER_PIXEL_MAX + _FRAME_BYTES_MAX)
 
 
-def _serve(pipe: Connection, limits: DecodeLimits, memory_bytes_max: int, seconds_max: float) -> None:
-    """The child's life: answer one file after the other until the pipe ends."""
+def _serve(end: socket.socket, limits: DecodeLimits, memory_bytes_max: int, seconds_max: float) -> None:
+    """The child's life: answer one file after the other until the socket ends."""
     # Ctrl-C reaches the whole process group; whether images under way still finish is the parent's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, memory_bytes_max))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prepare_process(limits)
-    while True:
-        try:
-            content = pipe.recv_bytes()
+    # The parent may go at any time.
+    with suppress(OSError), end, end.makefile("rb") as incoming, end.makefile("wb") as outgoing:
+        while header := incoming.read(_LENGTH.size):
+            content = incoming.read(*_LENGTH.unpack(header))
             # The parent keeps the deadline; this ends a decoder that hangs after its parent was killed.
             signal.setitimer(signal.ITIMER_REAL, seconds_max)
-            _answer(pipe, content, limits)
+            _answer(outgoing, content, limits)
             signal.setitimer(signal.ITIMER_REAL, 0)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return
 
 
-def _answer(pipe: Connection, content: bytes, limits: DecodeLimits) -> None:
+def _answer(outgoing: BinaryIO, content: bytes, limits: DecodeLimits) -> None:
     try:
         image = normalise(content, limits)
     except LensmeshError as error:
-        pipe.send_bytes(json.dumps({"error": error.type, "message": error.message}).encode())
-        return
-    header = asdict(image)
-    del header["content"]
-    pipe.send_bytes(json.dumps(header).encode())
-    # Unchanged files, the most frequent ones, need not travel back.
-    pipe.send_bytes(b"" if image.content is content else image.content)
+        header, encoded = {"error": error.type, "message": error.message}, b""
+    else:
+        header = asdict(image)
+        del header["content"]
+        # Unchanged files, the most frequent ones, need not travel back.
+        encoded = b"" if image.content is content else image.content
+    for part in (json.dumps(header).encode(), encoded):
+        outgoing.write(_LENGTH.pack(len(part)))
+        outgoing.write(part)
+    outgoing.flush()
