@@ -28,6 +28,7 @@ async def build(frame: Frame) -> Parts:
     models = TritonModels(frame.mesh.triton_address, load(TritonSettings))
     names = [name for role in ROLES for name in model_set.roles[role].models]
     acquirer = Acquirer(load(AcquireSettings))
+    await acquirer.warm()
     blobs = await NatsBlobStore.open(frame.bus)
     tasks = await TaskStore.open(frame.bus)
     analyser = Analyser(models, model_set, load(AnalyseSettings))

@@ -69,6 +69,10 @@ CASES = {
     "no url": Case(INDEX, {"collection_id": "c"}, lambda: index(url=""), "url", "is required"),
     "ftp url": Case(INDEX, GOOD | {"url": "ftp://h/x"}, lambda: index(url="ftp://h/x"), "url", "http:// or https://"),
     "no host": Case(INDEX, GOOD | {"url": "http://"}, lambda: index(url="http://"), "url", "http:// or https://"),
+    "no ipv6 host": Case(
+        INDEX, GOOD | {"url": "http://[::1/x"}, lambda: index(url="http://[::1/x"), "url", "not a URL"
+    ),
+    "port": Case(INDEX, GOOD | {"url": "http://h:99999/x"}, lambda: index(url="http://h:99999/x"), "url", "0-65535"),
     "no collection": Case(INDEX, {"url": URL}, lambda: index(collection_id=""), "collection_id", "is required"),
     "blank collection": Case(
         INDEX, GOOD | {"collection_id": " "}, lambda: index(collection_id=" "), "collection_id", "must not be blank"

@@ -264,6 +264,45 @@ async def test_a_message_whose_record_is_gone_is_dropped(bus: Bus) -> None:
     assert 0 == (await bus.js.stream_info(topology.DEAD_LETTERS)).state.messages
 
 
+async def test_a_hop_that_died_before_it_handed_over_is_taken_up_again(bus: Bus) -> None:
+    """A record that has been moved, with its message still there, is dispatched to the next hop without more work."""
+    tasks, work = await TaskStore.open(bus), Scripted()
+    moved = record("w")
+    moved.stage = pipeline.STAGE_SEEN
+    moved.embed.duplicate_of = "another"
+    before = Versioned(record("w"), await tasks.create(TENANT, record("w")))
+    await tasks.dispatch(TENANT, before)
+    await tasks.change(TENANT, before, lambda changed: changed.CopyFrom(moved) or True)
+    worker = Worker(bus, tasks, work, WorkerSettings(backoff_s=0.01, concurrency=2, ack_wait_s=1))
+    # As when it is delivered again.
+    first = await bus.js.pull_subscribe(topology.VISION.subjects, durable="vision", stream=topology.VISION.stream)
+    await (await first.fetch(1))[0].nak()
+    running = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while not (await bus.js.stream_info(topology.EMBEDDER.stream)).state.messages:
+            await asyncio.sleep(0.01)
+    letter = await bus.js.get_last_msg(topology.EMBEDDER.stream, topology.EMBEDDER.subject(TENANT, "w"))
+    assert "another" == pipeline.TaskRecord.FromString(letter.data or b"").embed.duplicate_of
+    assert [] == work.attempts
+    worker.stop()
+    await running
+
+
+class Talkative(Scripted):
+    """A work that finds more than a record holds."""
+
+    async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+        """Find a megabyte."""
+        return Outcome(lambda changed: changed.embed.CopyFrom(pipeline.EmbedJob(duplicate_of="x" * 1_100_000)))
+
+
+async def test_findings_that_no_record_holds_fail_the_task(bus: Bus) -> None:
+    """More than fits into a message ends the task with a clear error, instead of being tried for ever."""
+    failed = await run_one(bus, Talkative())
+    assert "payload_too_large" == failed.task.error.type
+    assert "1100" in failed.task.error.message
+
+
 class Blocked(Scripted):
     """A work that waits until it is told to go on."""
 

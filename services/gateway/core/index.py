@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import structlog
 from google.protobuf.json_format import MessageToDict, MessageToJson
@@ -90,14 +91,16 @@ class Index:
         if size > self._settings.metadata_bytes_max:
             limit = self._settings.metadata_bytes_max
             violations.append(_violation("metadata", f"has {size} bytes as JSON; at most {limit}", "metadata.bytes"))
+        if problem := _url_problem(request.url):
+            violations.append(_violation("url", problem, "url.parts"))
         limit = self._settings.embed_text_chars_max
         for position, embed in enumerate(request.feature_extractors.embed):
             if embed.type == index_pb2.EMBED_TYPE_TEXT and len(embed.value) > limit:
                 path = f"feature_extractors.embed.{position}.value"
                 violations.append(_violation(path, f"has {len(embed.value)} characters; at most {limit}", "text.chars"))
-            if embed.type == index_pb2.EMBED_TYPE_URL and embed.value and not _is_http(embed.value):
+            if embed.type == index_pb2.EMBED_TYPE_URL and embed.value and (problem := _url_problem(embed.value)):
                 path = f"feature_extractors.embed.{position}.value"
-                violations.append(_violation(path, "must be an http:// or https:// URL", "url.scheme"))
+                violations.append(_violation(path, problem, "url.parts"))
         if violations:
             raise InvalidArgument(violations)
         for path, shape in _shapes(request.feature_extractors):
@@ -166,5 +169,14 @@ def _violation(path: str, message: str, rule: str) -> FieldViolation:
     return FieldViolation.of(path, message, rule)
 
 
-def _is_http(url: str) -> bool:
-    return url.lower().startswith(("http://", "https://"))
+def _url_problem(url: str) -> str | None:
+    """Why an image can't be asked for under this URL, whatever its host answers."""
+    if not url.lower().startswith(("http://", "https://")):
+        return "must be an http:// or https:// URL"
+    try:
+        parts = urlsplit(url)
+        # Reading the port checks it.
+        named = parts.hostname is not None and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    return None if named else "is not a URL: it names no host, or port 0"

@@ -51,6 +51,10 @@ class Acquirer:
             )
         return await self._decoders.decode(content)
 
+    async def warm(self) -> None:
+        """Start a decoder, so that the first image need not wait for its modules to be loaded."""
+        await self._decoders.warm()
+
     async def close(self) -> None:
         """Close connections and decoders; images under way fail."""
         await self._fetcher.close()

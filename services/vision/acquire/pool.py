@@ -111,6 +111,11 @@ class DecoderPool:
                 raise answer
         raise BrokenImage("the image's decoder ended abnormally")
 
+    async def warm(self) -> None:
+        """Start one decoder ahead of its first image."""
+        async with self._turns:
+            self._idle.append(await self._start())
+
     async def close(self) -> None:
         """End all decoders; images under way fail with Unavailable."""
         self._closed = True
