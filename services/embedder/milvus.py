@@ -73,6 +73,8 @@ class Milvus:
         self._creating = asyncio.Lock()
         self._pending: dict[str, _Pending] = {}
         self._sending: set[str] = set()
+        # When each collection was last asked to take rows.
+        self._asked: dict[str, float] = {}
         self._unflushed: dict[str, _Unflushed] = defaultdict(_Unflushed)
 
     async def ping(self) -> None:
@@ -84,11 +86,12 @@ class Milvus:
         if collection not in self._known:
             await self._create(collection, schema)
         joined: dict[int, _Pending] = {}
+        wait_s = self._wait_s(collection)
         for row in rows:
             pending = self._pending.get(collection)
             if pending is None or len(pending.rows) >= self._settings.batch_rows_max:
                 pending = self._pending[collection] = _Pending()
-                self._later(collection, pending)
+                self._later(wait_s, collection, pending)
             pending.rows[row["id"]] = row
             joined[id(pending)] = pending
         for pending in joined.values():
@@ -173,15 +176,21 @@ class Milvus:
         if self._client:
             await self._client.close()
 
-    def _later(self, collection: str, pending: _Pending) -> None:
-        wait_s = self._settings.batch_wait_ms / 1e3
+    def _wait_s(self, collection: str) -> float:
+        """How long rows wait for company: not at all when nobody wrote here a moment ago, for then nobody will soon."""
+        now, longest_s = time.monotonic(), self._settings.batch_wait_ms / 1e3
+        alone = now - self._asked.get(collection, -longest_s) >= longest_s
+        self._asked[collection] = now
+        return 0.0 if alone else longest_s
+
+    def _later(self, wait_s: float, collection: str, pending: _Pending) -> None:
         asyncio.get_running_loop().call_later(wait_s, self._send_soon, collection, pending)
 
     def _send_soon(self, collection: str, pending: _Pending) -> None:
         if self._pending.get(collection) is pending:
             if collection in self._sending:
                 # One upsert a collection at a time: while it runs, the next one gathers rows.
-                self._later(collection, pending)
+                self._later(self._settings.batch_wait_ms / 1e3, collection, pending)
                 return
             del self._pending[collection]
         task = asyncio.get_running_loop().create_task(self._send(collection, list(pending.rows.values())))
