@@ -209,8 +209,16 @@ class DuplicateAsset(LensmeshError):
     type = "duplicate_asset"
 
 
+class ModelRefused(LensmeshError):
+    """A model does not take this input, or gives no usable answer to it, and would not if it were asked again."""
+
+    grpc_code = grpc.StatusCode.FAILED_PRECONDITION
+    http_status = 422
+    type = "model_refused"
+
+
 class ModelFailed(LensmeshError):
-    """A model refused this input, or failed on it again and again."""
+    """A model failed on this input; it may be broken and brought back."""
 
     grpc_code = grpc.StatusCode.INTERNAL
     http_status = 500

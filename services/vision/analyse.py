@@ -23,6 +23,7 @@ from services.mesh.extractors import done, vision_steps
 from services.mesh.models import ModelSet, TritonModels
 from services.vision.look import Look
 from services.vision.structured import Facts, fill, wanted_facts
+from services.vision.vlm import Vlm
 
 
 class AnalyseSettings(BaseSettings):
@@ -47,10 +48,13 @@ class Analysis:
 class Analyser:
     """Runs the steps of one image."""
 
-    def __init__(self, models: TritonModels, model_set: ModelSet, settings: AnalyseSettings) -> None:
+    def __init__(
+        self, models: TritonModels, model_set: ModelSet, settings: AnalyseSettings, vlm: Vlm | None = None
+    ) -> None:
         self._models = models
         self._set = model_set
         self._settings = settings
+        self._vlm = vlm
 
     async def analyse(
         self, image: bytes, extractors: index_pb2.FeatureExtractors, *, attempt: int = 1, last_attempt: bool = True
@@ -110,19 +114,27 @@ class Analyser:
 
     async def _read(self, look: Look, block: index_pb2.Read, found: vision_pb2.ImageAnalysis) -> str | None:
         lines = await look.ask("ocr")
-        found.text = "\n".join(line["text"] for line in lines)[: self._settings.text_chars_max]
         for line in lines[: self._settings.lines_max]:
             found.lines.add(text=line["text"], confidence=line["confidence"], quad=_flat(line["quad"]))
+        if self._vlm and block.prompt:
+            text = await self._vlm.text(look.image, block.prompt)
+        else:
+            text = "\n".join(line["text"] for line in lines)
+        found.text = text[: self._settings.text_chars_max]
         if block.HasField("json_output"):
-            await self._structure(look, block.json_output, found)
-        return self._about_prompt(block)
+            await self._structure(look, block.prompt, block.json_output, found)
+        return self._by_whom(block, block.HasField("json_output"))
 
     async def _describe(self, look: Look, block: index_pb2.Describe, found: vision_pb2.ImageAnalysis) -> str | None:
-        caption = await look.ask("caption")
-        found.description = cut(caption["text"], block.max_length if block.HasField("max_length") else None)
+        if self._vlm and block.prompt:
+            text = await self._vlm.text(look.image, block.prompt)
+        else:
+            text = (await look.ask("caption"))["text"]
+        longest = block.max_length if block.HasField("max_length") else self._settings.text_chars_max
+        found.description = cut(text, longest)
         if block.HasField("json_output"):
-            await self._structure(look, block.json_output, found)
-        return self._about_prompt(block)
+            await self._structure(look, block.prompt, block.json_output, found)
+        return self._by_whom(block, block.HasField("json_output"))
 
     async def _faces(self, look: Look, block: index_pb2.Detector, found: vision_pb2.ImageAnalysis) -> None:
         threshold = self._threshold("faces", block)
@@ -143,13 +155,16 @@ class Analyser:
     async def _json_output(
         self, look: Look, block: index_pb2.JsonOutput, found: vision_pb2.ImageAnalysis
     ) -> str | None:
-        await self._structure(look, block.response_shape, found)
-        return self._about_prompt(block)
+        await self._structure(look, block.prompt, block.response_shape, found)
+        return self._by_whom(block, True)
 
-    async def _structure(self, look: Look, shape_struct: Struct, found: vision_pb2.ImageAnalysis) -> None:
+    async def _structure(self, look: Look, prompt: str, shape_struct: Struct, found: vision_pb2.ImageAnalysis) -> None:
         shape = MessageToDict(shape_struct)
-        facts = await self._facts(look, wanted_facts(shape))
-        for key, value in fill(shape, facts).items():
+        if self._vlm:
+            filled = await self._vlm.shaped(look.image, prompt, shape)
+        else:
+            filled = fill(shape, await self._facts(look, wanted_facts(shape)))
+        for key, value in filled.items():
             found.json_output[key] = value
 
     async def _facts(self, look: Look, wanted: set[str]) -> Facts:
@@ -181,15 +196,18 @@ class Analyser:
             return block.confidence_threshold
         return self._set.roles[role].threshold
 
-    def _about_prompt(self, block: index_pb2.Read | index_pb2.Describe | index_pb2.JsonOutput) -> str | None:
-        if not block.HasField("prompt"):
-            return None
-        return f"the prompt was not used: the model set {self._set.name!r} takes none"
+    def _by_whom(self, block: index_pb2.Read | index_pb2.Describe | index_pb2.JsonOutput, shaped: bool) -> str | None:
+        """What the step's record says about the vision-language model."""
+        if self._vlm and (block.prompt or shaped):
+            return f"answered by {self._vlm.model}"
+        if block.HasField("prompt"):
+            return f"the prompt was not used: the model set {self._set.name!r} takes none"
+        return None
 
 
-def cut(text: str, length: int | None) -> str:
+def cut(text: str, length: int) -> str:
     """At most `length` characters, cut at the end of a word where there is one."""
-    if length is None or len(text) <= length:
+    if len(text) <= length:
         return text
     head = text[: length + 1]
     return (head.rsplit(" ", 1)[0] if " " in head else text[:length]).rstrip(" ,;:-")

@@ -26,7 +26,7 @@ class Look:
     def __init__(self, models: TritonModels, model_set: ModelSet, image: bytes, *, reading: bool) -> None:
         self._models = models
         self._set = model_set
-        self._image = image
+        self.image = image
         self._reading = reading
         self._answers: dict[str, asyncio.Task[Any]] = {}
 
@@ -48,7 +48,7 @@ class Look:
         await asyncio.gather(*self._answers.values(), return_exceptions=True)
 
     async def _run(self, role: str) -> Any:
-        inputs = {"IMAGE": bytes_tensor(self._image)}
+        inputs = {"IMAGE": bytes_tensor(self.image)}
         if self._reading and "ocr" in self._set.roles[role].uses:
             inputs |= await self._read_text(role)
         output = _OUTPUTS[role]

@@ -17,6 +17,7 @@ from services.vision.analyse import Analyser, AnalyseSettings
 from services.vision.claims import Claims
 from services.vision.config import VisionWorkerSettings
 from services.vision.servicer import VisionServicer
+from services.vision.vlm import Vlm, VlmSettings
 from services.vision.work import VisionWork
 
 ROLES = ("ocr", "caption", "faces", "logos", "structure")
@@ -31,7 +32,8 @@ async def build(frame: Frame) -> Parts:
     await acquirer.warm()
     blobs = await NatsBlobStore.open(frame.bus)
     tasks = await TaskStore.open(frame.bus)
-    analyser = Analyser(models, model_set, load(AnalyseSettings))
+    vlm = Vlm.of(load(VlmSettings))
+    analyser = Analyser(models, model_set, load(AnalyseSettings), vlm)
     claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
     work = VisionWork(tasks, acquirer, claims, blobs, analyser)
     rpc = RpcServer(frame.rpc)
@@ -45,5 +47,5 @@ async def build(frame: Frame) -> Parts:
         rpc_address=frame.mesh.vision_address,
         pings={"nats": frame.bus.ping, "triton": lambda: models.ready(names)},
         runnables=[Worker(frame.bus, tasks, work, load(VisionWorkerSettings))],
-        closers=[acquirer.close, models.close],
+        closers=[acquirer.close, models.close, *([vlm.close] if vlm else [])],
     )

@@ -1,10 +1,11 @@
-"""Fills a response shape from what was measured on an image, by a fixed vocabulary of keys.
+"""Fills a response shape: from what was measured on an image, by a fixed vocabulary of keys, or from a model's answer.
 
-The answer has exactly the shape's keys and types; what nothing was measured for is null, or an empty list.
+The answer has exactly the shape's keys and types; what is not known is null, or an empty list.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,8 @@ VOCABULARY: dict[str, str] = {
     **dict.fromkeys(("height", "height_px"), "height"),
     "has_text": "lines",
 }
+
+_JSON_TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,52 @@ def wanted_facts(shape: Any) -> set[str]:
 def fill(shape: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """The shape with values in place of types."""
     return {key: _value(key, kind, facts) for key, kind in shape.items()}
+
+
+def json_schema(shape: Any) -> dict[str, Any]:
+    """The JSON schema (2020-12) of answers in a shape: all keys there, no others, every scalar nullable."""
+    if isinstance(shape, Mapping):
+        return {
+            "type": "object",
+            "properties": {key: json_schema(kind) for key, kind in shape.items()},
+            "required": list(shape),
+            "additionalProperties": False,
+        }
+    if isinstance(shape, list):
+        return {"type": "array", "items": json_schema(shape[0])}
+    return {"type": [_JSON_TYPES[shape], "null"]}
+
+
+def conform(shape: Mapping[str, Any], answer: Any) -> dict[str, Any]:
+    """A model's answer with exactly the shape's keys and types.
+
+    What is missing or of another kind becomes null or an empty list; a number in words of digits becomes that number.
+    """
+    given = answer if isinstance(answer, Mapping) else {}
+    return {key: _conforming(kind, given.get(key)) for key, kind in shape.items()}
+
+
+def _conforming(kind: Any, given: Any) -> Any:
+    if isinstance(kind, Mapping):
+        return conform(kind, given)
+    if isinstance(kind, list):
+        elements = [_conforming(kind[0], each) for each in given] if isinstance(given, list) else []
+        return [each for each in elements if each is not None]
+    if kind == "bool":
+        return given if isinstance(given, bool) else None
+    if isinstance(given, bool) or not isinstance(given, str | int | float):
+        return None
+    if kind == "str":
+        return str(given)
+    try:
+        number = float(given)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind == "float":
+        return number
+    return int(number) if number.is_integer() else None
 
 
 def _value(key: str, kind: Any, facts: Facts) -> Any:
