@@ -56,3 +56,9 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         tenant = Tenant(request.namespace_id)
         counts = {each: await self._store.count_assets(tenant, each) for each in request.collection_ids}
         return embedder_pb2.CountAssetsResponse(counts=counts)
+
+    async def DescribeIndexes(
+        self, request: embedder_pb2.DescribeIndexesRequest, context: Any
+    ) -> embedder_pb2.DescribeIndexesResponse:
+        """Say what each index holds."""
+        return embedder_pb2.DescribeIndexesResponse(vector_indexes=self._vectors.kinds())

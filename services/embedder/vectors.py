@@ -6,11 +6,12 @@ Where vectors are kept is not known here.
 from __future__ import annotations
 
 import numpy as np
-from lensmesh.v1 import common_pb2, embedder_pb2
+from lensmesh.v1 import common_pb2, embedder_pb2, namespace_pb2
 from numpy.typing import NDArray
 
 from services.embedder import keywords
 from services.mesh.errors import InvalidArgument
+from services.mesh.json_names import enum_names
 from services.mesh.models import ModelSet, Role, TritonModels, bytes_tensor
 
 IMAGE = common_pb2.VECTOR_INDEX_IMAGE
@@ -35,6 +36,11 @@ class Vectors:
     def version(self, index: common_pb2.VectorIndex.ValueType) -> str:
         """The version of the index's model."""
         return keywords.VERSION if index == KEYWORD else self.role(index).version
+
+    def kinds(self) -> dict[str, namespace_pb2.VectorIndexKind]:
+        """What each index holds, by its name in JSON."""
+        names = enum_names(common_pb2.VectorIndex.DESCRIPTOR)
+        return {names[index]: self._kind(index) for index in (*ROLES, KEYWORD)}
 
     def model_names(self) -> list[str]:
         """Every model that is called."""
@@ -97,6 +103,17 @@ class Vectors:
         if not np.isfinite(length) or length == 0:
             raise InvalidArgument.field("vector", "must be finite and not all zeros", "vector.length")
         return self._embedded(index, _dense(values / length))
+
+    def _kind(self, index: common_pb2.VectorIndex.ValueType) -> namespace_pb2.VectorIndexKind:
+        modalities = {IMAGE: ["image"], MULTIMODAL: ["image", "text"]}.get(index, ["text"])
+        kind = namespace_pb2.VectorIndexKind(
+            supported_modalities=modalities, vector_type="dense", model_version=self.version(index)
+        )
+        if index == KEYWORD:
+            kind.vector_type = "sparse"
+        else:
+            kind.size = self.role(index).dim
+        return kind
 
     def _embedded(
         self, index: common_pb2.VectorIndex.ValueType, vector: common_pb2.Vector

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from lensmesh.v1 import feature_pb2
+from lensmesh.v1 import feature_pb2, namespace_pb2, namespace_pb2_grpc
 
 from tests.api.doors import rest_refusal, rpc
 from tests.conftest import Api, PhotoHost
@@ -189,3 +189,21 @@ async def test_both_doors_find_the_same(space: Api, shelf: str) -> None:
         (each.feature_id, each.score) for each in answer.results
     ]
     assert shown["pagination"]["total"] == answer.pagination.total
+
+
+async def test_the_indexes_say_what_they_hold(space: Api) -> None:
+    """Each index names its inputs, its kind of vector, dimensions and model, at both doors alike."""
+    answer = (await space.http.get("/namespaces/indexes")).json()
+    kinds = answer["vector_indexes"]
+    assert {"image", "multimodal", "text", "keyword"} == set(kinds)
+    assert (["image", "text"], "dense") == (
+        kinds["multimodal"]["supported_modalities"],
+        kinds["multimodal"]["vector_type"],
+    )
+    assert kinds["image"]["size"] > 0
+    assert ("sparse", None) == (kinds["keyword"]["vector_type"], kinds["keyword"]["size"])
+    assert all(each["model_version"] for each in kinds.values())
+    assert {"type": "keyword"} in answer["payload_indexes"]
+    stub = namespace_pb2_grpc.NamespaceServiceStub(space.channel)
+    told = await stub.ListIndexes(namespace_pb2.ListIndexesRequest(), metadata=space.metadata)
+    assert kinds["image"]["size"] == told.vector_indexes["image"].size

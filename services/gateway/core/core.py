@@ -104,7 +104,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         Reads(stubs.embedder, queries, collections),
         Percolators(stubs.percolator, queries, collections, files),
     )
-    namespaces, state = Namespaces(directory), Tasks(tasks)
+    namespaces, state = Namespaces(directory, stubs.embedder), Tasks(tasks)
     table: dict[str, tuple[int, Handler]] = {
         "IndexService.IndexImage": (WRITE, index.index_image),
         "TaskService.GetTask": (READ, state.get),
@@ -121,6 +121,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "MatchService.WatchMatches": (READ, percolators.watch),
         "NamespaceService.CreateNamespace": (ADMIN, namespaces.create),
         "NamespaceService.ListNamespaces": (READ, namespaces.list),
+        "NamespaceService.ListIndexes": (READ, namespaces.indexes),
         "CollectionService.CreateCollection": (WRITE, collections.create),
         "CollectionService.ListCollections": (READ, collections.list),
         "KeyService.CreateKey": (ADMIN, Keys(directory).create),

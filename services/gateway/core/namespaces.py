@@ -17,12 +17,15 @@ from services.mesh.bus.topology import Bus
 from services.mesh.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from services.mesh.tenancy import Tenant, namespace_id
 
+_PAYLOAD_TYPES = ("keyword", "integer", "float", "bool", "geo", "datetime", "text", "uuid")
+
 
 class Namespaces:
     """Makes and lists namespaces."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub) -> None:
         self._directory = directory
+        self._embedder = embedder
 
     async def create(
         self, caller: Caller, request: namespace_pb2.CreateNamespaceRequest
@@ -45,6 +48,16 @@ class Namespaces:
     ) -> namespace_pb2.ListNamespacesResponse:
         """List the caller's namespaces."""
         return namespace_pb2.ListNamespacesResponse(namespaces=self._directory.namespaces(caller))
+
+    async def indexes(
+        self, caller: Caller, request: namespace_pb2.ListIndexesRequest
+    ) -> namespace_pb2.ListIndexesResponse:
+        """Say which indexes there are."""
+        described = await self._embedder.DescribeIndexes(embedder_pb2.DescribeIndexesRequest())
+        return namespace_pb2.ListIndexesResponse(
+            vector_indexes=described.vector_indexes,
+            payload_indexes=[namespace_pb2.PayloadIndexKind(type=each) for each in _PAYLOAD_TYPES],
+        )
 
 
 class Collections:
