@@ -35,7 +35,7 @@ from services.mesh.tenancy import Tenant
 log = structlog.get_logger()
 
 # How old a message's copy of the record may be; after that the task may well have been cancelled, and work be wasted.
-_COPY_AGE_S_MAX = 1.0
+_COPY_AGE_S_MAX = 5.0
 # How often a record that is not there is looked for before its message is dropped.
 _LOOKS_FOR_RECORD = 3
 
