@@ -1,8 +1,8 @@
 """The order in which a person reads lines: columns from the left, in a column rows from the top.
 
-A recursive X-Y cut (Nagy & Seth 1984) over lines, after the page is turned so that they run from left to right. Rows are
-told from columns by what they hold: prose stands in columns, the short cells of a table stand in rows. Lines across a
-gutter, such as headings, cut the page into what is above and below. Scripts from right to left come reversed.
+A recursive X-Y cut (Nagy & Seth 1984) over lines, after the page is turned so that they run from left to right. Rows
+are told from columns by what they hold: prose stands in columns, the short cells of a table stand in rows. Lines across
+a gutter, such as headings, cut the page into what is above and below. Scripts from right to left come reversed.
 """
 
 from __future__ import annotations

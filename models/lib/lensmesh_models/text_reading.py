@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ _GAP_HEIGHTS = 0.2  # a gap between words, in heights of the line
 _BATCH_MAX = 6
 # Padding costs as much as text: only lines within this factor of each other's width share a batch.
 _WIDTH_RATIO_MAX = 1.15
+# OpenCV warps no more than 32,767 pixels a side; half leaves room for a slanted line's bounds.
+_WARPED_MAX_PX = 16_000
 _GREY = 127  # what the network sees as zero, its padding in training
 _BLANK = 0
 # The reader drops spaces in tight or decorative lettering; this much belief in one between two letters brings it back.
@@ -45,12 +48,12 @@ def crop(pixels: Pixels, corners: NDArray[np.float32], turns: int) -> Pixels:
     """The quad as an image, uint8 [h,w,3], turned by ``turns`` x 90 degrees against the clock."""
     edges = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = (max(1, round(float(max(edges[side], edges[side + 2])))) for side in (0, 1))
-    # Cut first: warping from a 64-megapixel picture would exceed what OpenCV remaps (32,767 a side).
+    # Cut first: warping from a 64-megapixel picture would exceed what OpenCV remaps.
     left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
     right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
     part = pixels[top:bottom, left:right]
     # Large letters are shrunk on the way: the reader wants 48 pixels, twice as many lose nothing.
-    shrink = min(1.0, 2 * HEIGHT_PX / min(width, height))
+    shrink = min(1.0, 2 * HEIGHT_PX / min(width, height), _WARPED_MAX_PX / max(width, height))
     if shrink < 1:
         part = cv2.resize(part, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         width, height = max(1, round(width * shrink)), max(1, round(height * shrink))
@@ -66,7 +69,6 @@ def line_pieces(image: Pixels) -> list[Pixels]:
     wanted = min(_WIDTH_MAX_PX * _PIECES_MAX, max(1, int(np.ceil(HEIGHT_PX * width / height))))
     if wanted <= _WIDTH_MAX_PX:
         return [np.asarray(cv2.resize(image, (wanted, HEIGHT_PX)), np.uint8)]
-    # In parts, as OpenCV resizes no more than 32,767 pixels a side: each source column keeps its scale.
     columns = _WIDTH_MAX_PX * width // wanted
     pieces, start = [], 0
     while width - start > columns:
@@ -115,9 +117,7 @@ def reader_input(lines: Sequence[Pixels]) -> Pixels:
     return batch
 
 
-def collapse(
-    index: NDArray[Any], probability: NDArray[Any], space: NDArray[Any], alphabet: Sequence[str]
-) -> Reading:
+def collapse(index: NDArray[Any], probability: NDArray[Any], space: NDArray[Any], alphabet: Sequence[str]) -> Reading:
     """One line from the best character [T], its probability [T] and that of a space [T] at each step."""
     fresh = np.concatenate([[True], index[1:] != index[:-1]]) & (index != _BLANK)
     steps = np.flatnonzero(fresh)
@@ -126,7 +126,7 @@ def collapse(
     spaces = sum(alphabet[step] == " " for step in index[steps])
     enough = _SPACE_MIN_RUNNING if spaces >= _RUNNING_SPACES else _SPACE_MIN
     text = alphabet[index[steps[0]]]
-    for before, step in zip(steps[:-1], steps[1:], strict=True):
+    for before, step in itertools.pairwise(steps):
         letters = text[-1] != " " and alphabet[index[step]] != " "
         if letters and space[before : step + 1].max() >= enough:
             text += " "

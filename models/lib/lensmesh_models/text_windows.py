@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -151,4 +152,3 @@ def _together(a: Quad, b: Quad) -> Quad | None:
         return Quad(ordered(corners.astype(np.float32)), max(a.score, b.score))
     inside = float(np.prod(shared)) / max(float(np.prod(extent_small)), 1e-6)
     return large if inside >= _INSIDE_MIN else None
-

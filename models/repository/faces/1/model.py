@@ -1,6 +1,6 @@
-"""Finds faces with five landmarks by ``face_detector``: a look at the whole, a closer one, a third where faces are tiny.
+"""Finds faces with five landmarks by ``face_detector``.
 
-A very long picture is searched window by window.
+A look at the whole, a closer one, a third where faces are tiny; a very long picture is searched window by window.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lensmesh_models.serving import Model, Tensors, call, documents, values
 # A JPEG is read no smaller than this on its short side: what the closer look can use.
 _SHORT_SIDE_PX = 1280
 _TILE_PX = 1280
-# The first look sees large faces, which the network knows up to about this size of a picture, and enlarges small images.
+# The first look sees large faces, which the network knows up to this size of a picture, and enlarges small images.
 _WHOLE_PX = 640
 # The closer look is at the picture's own pixels; it is left out where it would show hardly more.
 _CLOSER_PX, _CLOSER_GAIN_MIN = 1920, 1.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lensmesh_models.images import Pixels, decode, rounded
 from lensmesh_models.serving import Model, Tensors, call, documents, values
 from lensmesh_models.text_detection import Quad, detector_input, find_quads
@@ -16,6 +17,8 @@ from lensmesh_models.text_windows import Window, first_look, large, one_page, se
 
 # A JPEG is read no smaller than this on its short side: twice what the detector sees leaves small letters readable.
 _SHORT_SIDE_PX = 1440
+# A window whose grey levels differ by less holds nothing that a person could read.
+_CONTRAST_MIN = 16
 
 
 class TritonPythonModel(Model):
@@ -86,6 +89,9 @@ def _find(pixels: Pixels) -> list[Quad]:
 def _detect(pixels: Pixels, window: Window) -> list[Quad]:
     """Quads of one window, in pixels of the whole picture."""
     part = pixels[window.top : window.bottom, window.left : window.right]
+    if int(part.max()) - int(part.min()) < _CONTRAST_MIN:
+        return []
     outputs = call("text_detector", {"IMAGE": detector_input(part, window.scale)}, ["PROBABILITY"])
     quads = find_quads(outputs["PROBABILITY"][0, 0], part.shape[1], part.shape[0])
-    return [Quad(quad.corners + [window.left, window.top], quad.score) for quad in quads]
+    offset = np.array([window.left, window.top], np.float32)
+    return [Quad(quad.corners + offset, quad.score) for quad in quads]
