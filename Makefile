@@ -3,13 +3,14 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 TRITON_VENV := .venv-triton
+BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
 STAMPS := .cache/stamps
 UV := .cache/uv/bin/uv
 SET ?= lite
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench-mesh protos models clean distclean
+.PHONY: help setup demo up test check format bench-mesh bench-vision protos models clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ format: $(STAMPS)/venv ## Format the code and the contracts
 bench-mesh: setup ## Measure what the mesh costs beyond its models
 	@$(BIN)/python -m bench.mesh
 
+bench-vision: setup $(STAMPS)/bench-venv ## Measure the models beside the reference libraries; DATA=folder for public sets
+	@$(BIN)/python -m bench.vision $(if $(DATA),--data "$(DATA)")
+
 protos: ## Generate the stubs again
 	@rm -f $(STAMPS)/protos && $(MAKE) --no-print-directory $(STAMPS)/protos
 
@@ -56,7 +60,7 @@ clean: ## Remove the mesh's data; refused while it runs
 	rm -rf .lensmesh
 
 distclean: clean ## Remove everything that was installed or generated, too
-	rm -rf $(VENV) $(TRITON_VENV) .cache gen models/repository/*/1/*.onnx
+	rm -rf $(VENV) $(TRITON_VENV) $(BENCH_VENV) .cache gen models/repository/*/1/*.onnx
 
 $(UV):
 	@echo "lensmesh: making .cache/uv (installer)"
@@ -79,6 +83,12 @@ $(STAMPS)/triton-venv: requirements/triton.txt $(UV)
 	@echo "lensmesh: installing the model server into $(TRITON_VENV) (about 250 MB to download the first time)"
 	@$(PYTHON) -m venv $(TRITON_VENV)
 	@$(UV) pip sync -q --python $(TRITON_VENV)/bin/python --require-hashes requirements/triton.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/bench-venv: requirements/bench.txt $(UV)
+	@echo "lensmesh: installing the references of the benchmark into $(BENCH_VENV) (about 200 MB to download the first time)"
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@$(UV) pip sync -q --python $(BENCH_VENV)/bin/python --require-hashes requirements/bench.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*.proto)

@@ -68,8 +68,9 @@ def text_detector(source: Path, target: Path) -> None:
 
 
 def text_reader(source: Path, target: Path, characters: Path) -> None:
-    """PP-OCR reader -> IMAGE uint8 [B,48,W,3]; INDEX int64, PROBABILITY float32 [B,T]: the best character a step.
+    """PP-OCR reader -> IMAGE uint8 [B,48,W,3]; INDEX int64, PROBABILITY and SPACE float32 [B,T].
 
+    INDEX and PROBABILITY are the best character of a step; SPACE is the probability of a space there, best or not.
     ``characters`` receives the alphabet, one character a line, line 0 being the CTC blank (an empty line).
     """
     model = onnx.load(source)
@@ -78,18 +79,30 @@ def text_reader(source: Path, target: Path, characters: Path) -> None:
     scores = graph.output[0].name
     graph.node.append(helper.make_node("ArgMax", [scores], ["INDEX"], axis=2, keepdims=0))
     graph.node.append(helper.make_node("ReduceMax", [scores], ["PROBABILITY"], axes=[2], keepdims=0))
+    (listed,) = [entry.value for entry in model.metadata_props if entry.key == "character"]
+    alphabet = ["", *listed.splitlines(), " "]
+    graph.initializer.append(numpy_helper.from_array(np.array(len(alphabet) - 1, np.int64), "space_index"))
+    graph.node.append(helper.make_node("Gather", [scores, "space_index"], ["SPACE"], axis=2))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("INDEX", TensorProto.INT64, ["B", "T"]))
-    graph.output.append(helper.make_tensor_value_info("PROBABILITY", TensorProto.FLOAT, ["B", "T"]))
-    (alphabet,) = [entry.value for entry in model.metadata_props if entry.key == "character"]
-    characters.write_text("\n".join(["", *alphabet.splitlines(), " "]), encoding="utf-8")
+    for name in ("PROBABILITY", "SPACE"):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", "T"]))
+    characters.write_text("\n".join(alphabet), encoding="utf-8")
     save(model, target)
 
 
 def face_detector(source: Path, target: Path) -> None:
-    """YuNet -> IMAGE uint8 [1,640,640,3]; its twelve outputs keep names and shapes."""
+    """YuNet -> IMAGE uint8 [1,H,W,3], H and W multiples of 32; its twelve outputs [1,N,C] keep their names.
+
+    The network is convolutions and reshapes without a fixed length: only the file says 640 x 640.
+    """
     model = onnx.load(source)
-    uint8_front(model.graph, scale=1.0, offset=0.0, bgr=True, dims=[1, 640, 640, 3])
+    uint8_front(model.graph, scale=1.0, offset=0.0, bgr=True, dims=[1, "H", "W", 3])
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        name, stride = output.name, output.name.rpartition("_")[2]
+        output.type.tensor_type.shape.dim[1].dim_param = f"N{stride}"
+        assert output.type.tensor_type.shape.dim[0].dim_value == 1, f"{name} is not [1,N,C]"
     save(model, target)
 
 

@@ -1,4 +1,4 @@
-"""From the text detector's probability map to text quads, and from quads to upright crops.
+"""From the text detector's probability map to text quads.
 
 Differentiable binarization (Liao et al. 2020): threshold, contours, smallest rectangle, grown back by its unclip ratio.
 """
@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from lensmesh_models.images import Pixels
 
-_SIDE_LIMIT_PX, _STRIDE_PX = 960, 32
+SIDE_LIMIT_PX, STRIDE_PX = 960, 32
 _PIXEL_THRESHOLD, _BOX_THRESHOLD = 0.3, 0.5
 _UNCLIP_RATIO = 1.6
 _CONTOURS_MAX = 1000
 _SIDE_MIN_PX = 3.0
-_TURN_RATIO = 1.5  # a crop this much higher than wide holds a line that runs upwards
 
 cv2.setNumThreads(1)
 
@@ -32,15 +31,22 @@ class Quad:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """The middle of the corners."""
         x, y = self.corners.mean(axis=0)
         return float(x), float(y)
 
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Width and height in pixels, the larger of two opposite sides each."""
+        edges = np.linalg.norm(self.corners - np.roll(self.corners, -1, axis=0), axis=1)
+        return float(max(edges[0], edges[2])), float(max(edges[1], edges[3]))
 
-def detector_input(pixels: Pixels) -> Pixels:
-    """uint8 [1,H,W,3] with sides of a multiple of 32 and the long one at most 960 pixels."""
+
+def detector_input(pixels: Pixels, scale: float) -> Pixels:
+    """uint8 [1,H,W,3]: the pixels shrunk by about ``scale``, each side a multiple of 32 and at most 960 pixels."""
     height, width = pixels.shape[:2]
-    factor = min(1.0, _SIDE_LIMIT_PX / max(height, width))
-    sides = [max(_STRIDE_PX, round(side * factor / _STRIDE_PX) * _STRIDE_PX) for side in (width, height)]
+    factor = min(scale, SIDE_LIMIT_PX / max(height, width))
+    sides = [max(STRIDE_PX, round(side * factor / STRIDE_PX) * STRIDE_PX) for side in (width, height)]
     return np.asarray(cv2.resize(pixels, (sides[0], sides[1]), interpolation=cv2.INTER_AREA))[None]
 
 
@@ -61,9 +67,9 @@ def find_quads(probability: NDArray[np.float32], width: int, height: int) -> lis
         # The network is taught shrunken boxes; a rectangle grown by d on each side stays a rectangle.
         grown = 2 * side_a * side_b * _UNCLIP_RATIO / (2 * (side_a + side_b))
         corners = cv2.boxPoints((centre, (side_a + grown, side_b + grown), angle))
-        corners = np.clip(_ordered(corners) * scale, 0, limit).astype(np.float32)
-        if min(_sides(corners)) > _SIDE_MIN_PX:
-            quads.append(Quad(corners, score))
+        quad = Quad(np.clip(ordered(corners) * scale, 0, limit).astype(np.float32), score)
+        if min(quad.sides) > _SIDE_MIN_PX:
+            quads.append(quad)
     return quads
 
 
@@ -76,39 +82,8 @@ def _mean_inside(probability: NDArray[np.float32], corners: NDArray[np.float32])
     return float(cv2.mean(probability[top : bottom + 1, left : right + 1], mask)[0])
 
 
-def _ordered(corners: NDArray[np.float32]) -> NDArray[np.float32]:
+def ordered(corners: NDArray[np.float32]) -> NDArray[np.float32]:
     """Clockwise from the top left: the two left points by height, then the two right ones."""
     by_x = corners[np.argsort(corners[:, 0], kind="stable")]
     left, right = (pair[np.argsort(pair[:, 1], kind="stable")] for pair in (by_x[:2], by_x[2:]))
     return np.array([left[0], right[0], right[1], left[1]], np.float32)
-
-
-def _sides(corners: NDArray[np.float32]) -> tuple[float, float]:
-    """Width and height of a quad in pixels, the larger of its two opposite sides."""
-    edges = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
-    return float(max(edges[0], edges[2])), float(max(edges[1], edges[3]))
-
-
-def crop(pixels: Pixels, corners: NDArray[np.float32]) -> Pixels:
-    """The quad as an upright image, uint8 [h,w,3]; a crop much higher than wide is turned by 90 degrees."""
-    width, height = (max(1, round(side)) for side in _sides(corners))
-    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
-    # Cut first: warping from a 64-megapixel picture would exceed what OpenCV remaps (32,767 a side).
-    left, top = np.maximum(np.floor(corners.min(axis=0)).astype(int) - 2, 0)
-    right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
-    part = pixels[top:bottom, left:right]
-    transform = cv2.getPerspectiveTransform((corners - [left, top]).astype(np.float32), target)
-    flat = cv2.warpPerspective(part, transform, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(np.rot90(flat) if height >= _TURN_RATIO * width else flat)
-
-
-def reading_order(quads: list[Quad]) -> list[Quad]:
-    """Rows from top to bottom, each from left to right; a row is what lies within half a line of its first quad."""
-    rows: list[list[Quad]] = []
-    for quad in sorted(quads, key=lambda quad: quad.centre[1]):
-        first = rows[-1][0] if rows else None
-        if first is not None and quad.centre[1] - first.centre[1] < 0.5 * min(_sides(first.corners)):
-            rows[-1].append(quad)
-        else:
-            rows.append([quad])
-    return [quad for row in rows for quad in sorted(row, key=lambda quad: quad.centre[0])]

@@ -1,0 +1,73 @@
+"""`make bench-vision [DATA=folder]`: quality and cost of the lite set's models beside the reference libraries.
+
+Without DATA the samples are rendered, the same for the same seed. With it, the public data sets that are found below
+that folder are read. Each role's module gives its keys; they are merged into bench/results/vision.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from bench.vision import datasets, faces, ocr, samples
+from bench.vision.engines import Ours, bench_python, serving
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "vision.json"
+SEED = 1
+
+
+def measure(ours: Ours, found: samples.Samples) -> dict[str, Any]:
+    """The keys of every role that has samples. A further role gets its line here and its models below."""
+    keys: dict[str, Any] = {}
+    if found.texts:
+        keys |= ocr.measure(ours, found.texts)
+        print("\n".join(ocr.report(keys)), flush=True)
+    if found.faces:
+        keys |= faces.measure(ours, found.faces)
+        print("\n".join(faces.report(keys)), flush=True)
+    return keys
+
+
+def rendered(folder: Path, seed: int) -> samples.Samples:
+    """The samples that the bench makes itself."""
+    bench_python("bench.vision.render", str(folder), str(seed))
+    return samples.read(folder / "samples.json")
+
+
+def merge(keys: dict[str, Any], path: Path) -> None:
+    """Writes the keys beside those that are there: other roles may have been measured in another run."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(known | keys, indent=2) + "\n")
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.vision", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of public data sets; rendered samples where left out")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the rendered samples")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
+        found = datasets.read(given.data) if given.data else rendered(Path(folder), given.seed)
+        if given.data:
+            print(f"{given.data}: {len(found.texts)} images of text, {len(found.faces)} of faces")
+            print("read are ICDAR 2015, WIDER FACE and FDDB; not Flickr8k, FlickrLogos-27 or any other")
+        if not found.texts and not found.faces:
+            print("error: no data set that is read here was found", file=sys.stderr)
+            return 1
+        with serving((*ocr.MODELS, *faces.MODELS)) as ours:
+            keys = measure(ours, found)
+    keys["vision_source"] = str(given.data) if given.data else f"rendered, seed {given.seed}"
+    keys["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    merge(keys, RESULTS)
+    print(f"written to {RESULTS}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""The two sides of every comparison: our models behind a real Triton, and the references in their own environment.
+
+Both answer for one file after the other, and the CPU time of all processes involved is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tritonclient.grpc import InferenceServerClient, InferInput
+
+from bench.processes import cpu_seconds
+from runner.triton import TritonSettings, clean_up, prepare, wait_ready
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
+_START_SECONDS_MAX = 60.0
+# A long screenshot takes tens of seconds on a slow machine.
+_ANSWER_SECONDS_MAX = 300.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in one image, and the CPU time of finding it in ms."""
+
+    found: list[dict[str, Any]]
+    cpu_ms: float
+
+
+class Ours:
+    """The lite set on a Triton of its own."""
+
+    def __init__(self, address: str, pid: int) -> None:
+        self._client, self._pid = InferenceServerClient(address), pid
+
+    def answers(self, model: str, output: str, files: Sequence[str]) -> list[Answer]:
+        """One answer a file, in order; the first file is asked for once before, to be warm."""
+        self._ask(model, output, Path(files[0]).read_bytes())
+        found = []
+        for file in files:
+            data = Path(file).read_bytes()
+            before = self._cpu_s()
+            documents = self._ask(model, output, data)
+            found.append(Answer(documents, (self._cpu_s() - before) * 1e3))
+        return found
+
+    def _ask(self, model: str, output: str, data: bytes) -> list[dict[str, Any]]:
+        tensor = InferInput("IMAGE", [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
+        answer = self._client.infer(model, [tensor], client_timeout=_ANSWER_SECONDS_MAX)
+        found: list[dict[str, Any]] = json.loads(answer.as_numpy(output)[0, 0])
+        return found
+
+    def _cpu_s(self) -> float:
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        return cpu_seconds({"triton": self._pid})["triton"] + own.ru_utime + own.ru_stime
+
+
+@contextlib.contextmanager
+def serving(models: Sequence[str]) -> Iterator[Ours]:
+    """A Triton with ``models`` (those they call included), gone with its shared memory at the end."""
+    with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
+        settings = TritonSettings(state_dir=Path(folder), models=tuple(models))
+        process = prepare(settings)
+        with (Path(folder) / "triton.log").open("wb") as log:
+            running = subprocess.Popen(
+                process.argv, env=dict(process.env), stdout=log, stderr=log, start_new_session=True, cwd=folder
+            )
+            try:
+                asyncio.run(wait_ready(process.grpc_address, process.models, timeout_s=_START_SECONDS_MAX))
+                yield Ours(process.grpc_address, running.pid)
+            finally:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+                clean_up(settings)
+
+
+def reference(role: str, files: Sequence[str], *options: str) -> list[Answer]:
+    """The answers of the reference library for ``role`` ("ocr" or "faces"). Raises CalledProcessError."""
+    with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
+        asked, answered = Path(folder) / "files.json", Path(folder) / "answers.json"
+        asked.write_text(json.dumps(list(files)))
+        bench_python("bench.vision.reference", role, str(asked), str(answered), *options)
+        return [Answer(**each) for each in json.loads(answered.read_text())]
+
+
+def bench_python(module: str, *arguments: str) -> None:
+    """Runs a module in the bench environment. Raises CalledProcessError."""
+    subprocess.run([BENCH_PYTHON, "-m", module, *arguments], cwd=ROOT, check=True)

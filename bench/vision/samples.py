@@ -1,0 +1,59 @@
+"""What is measured: images on disk with what they hold, handed between the two environments as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class TextSample:
+    """An image and its text: ``lines`` in reading order; words over ``ignored`` quads (pixels) count neither way."""
+
+    path: str
+    subset: str
+    lines: list[str]
+    ignored: list[list[Point]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FaceSample:
+    """An image and its faces as [left, top, width, height] in pixels; ``ignored`` boxes count neither way."""
+
+    path: str
+    subset: str
+    boxes: list[Box]
+    ignored: list[Box] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """All images of one run, by role."""
+
+    texts: list[TextSample] = field(default_factory=list)
+    faces: list[FaceSample] = field(default_factory=list)
+
+    def __add__(self, other: Samples) -> Samples:
+        return Samples(self.texts + other.texts, self.faces + other.faces)
+
+
+def write(samples: Samples, path: Path) -> None:
+    """Keeps the samples as JSON."""
+    path.write_text(json.dumps(asdict(samples)))
+
+
+def read(path: Path) -> Samples:
+    """The samples of a file that ``write`` made."""
+    found = json.loads(path.read_text())
+    texts = [TextSample(**each) for each in found["texts"]]
+    return Samples(texts, [FaceSample(**each) for each in found["faces"]])
+
+
+def paths(samples: Sequence[TextSample] | Sequence[FaceSample]) -> list[str]:
+    """The files of the samples, in order."""
+    return [sample.path for sample in samples]
