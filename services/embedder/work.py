@@ -166,6 +166,7 @@ class EmbedderWork:
             asset.error = failed[0].error.message
         asset.task_id = task.task_id
         asset.unique_hash = asset.file_hash = job.image.file_sha256
+        asset.perceptual_hash = job.image.perceptual_hash
         if job.duplicate_of:
             asset.duplicate_of = job.duplicate_of
         asset.updated_at.CopyFrom(task.updated_at)

@@ -179,6 +179,7 @@ def image_ref(image: NormalisedImage, blob_key: str = "") -> common_pb2.ImageRef
         height=image.height,
         format=image.format,
         size_bytes=image.size_bytes,
+        perceptual_hash=image.perceptual_hash,
     )
 
 
