@@ -46,6 +46,8 @@ class Schema:
     dim: int
     # Whether there is a column `document` for a long text.
     document: bool = False
+    # Whether searches must find the nearest rows for certain: all are compared, no index is asked.
+    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -291,7 +293,7 @@ def _create_collection(uri: str, name: str, schema: Schema) -> None:
         index = MilvusClient.prepare_index_params()
         if schema.dim:
             columns.add_field("vector", DataType.FLOAT_VECTOR, dim=schema.dim)
-            index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+            index.add_index("vector", index_type="FLAT" if schema.exact else "AUTOINDEX", metric_type="COSINE")
         else:
             columns.add_field("vector", DataType.SPARSE_FLOAT_VECTOR)
             index.add_index("vector", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")

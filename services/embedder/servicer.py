@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lensmesh.v1 import embedder_pb2, embedder_pb2_grpc
+from lensmesh.v1 import asset_pb2, embedder_pb2, embedder_pb2_grpc
 
 from services.embedder.search import search
 from services.embedder.store import Store
@@ -48,6 +48,26 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         asset = await self._store.read_asset(tenant, request.asset_id)
         features = await self._store.read_features(tenant, request.asset_id) if request.include_features else []
         return embedder_pb2.ReadAssetResponse(asset=asset, features=features)
+
+    async def SearchNearDuplicates(
+        self, request: embedder_pb2.SearchNearDuplicatesRequest, context: Any
+    ) -> embedder_pb2.SearchNearDuplicatesResponse:
+        """Find the assets that look like a given one."""
+        tenant = Tenant(request.namespace_id)
+        asset = await self._store.read_asset(tenant, request.asset_id)
+        found = await self._store.near_duplicates(
+            tenant, asset, request.collection_ids, request.max_distance, request.limit
+        )
+        results = [asset_pb2.NearDuplicate(asset=each, distance=distance) for each, distance in found]
+        return embedder_pb2.SearchNearDuplicatesResponse(results=results)
+
+    async def ReadFeatureVectors(
+        self, request: embedder_pb2.ReadFeatureVectorsRequest, context: Any
+    ) -> embedder_pb2.ReadFeatureVectorsResponse:
+        """Read a feature with its vectors."""
+        feature, vectors = await self._store.read_feature(Tenant(request.namespace_id), request.feature_id)
+        named = [embedder_pb2.NamedVector(field_name=each.field_name, embedded=each.embedded) for each in vectors]
+        return embedder_pb2.ReadFeatureVectorsResponse(feature=feature, vectors=named)
 
     async def CountAssets(
         self, request: embedder_pb2.CountAssetsRequest, context: Any

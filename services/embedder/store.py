@@ -11,28 +11,30 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 
+from services.embedder import hashes
 from services.embedder.config import MilvusSettings
 from services.embedder.documents import Documents
 from services.embedder.milvus import Milvus, Row, Schema
 from services.embedder.vectors import KEYWORD, ROLES, Vectors, dense_array
-from services.mesh.errors import NotFound
+from services.mesh.errors import InvalidArgument, NotFound
 from services.mesh.filters import Condition, matches
 from services.mesh.filters import compile as compile_filter
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 
 # Assets and features are written together, so they share a collection: an upsert costs the same whatever is in it.
-_DOCUMENTS = "documents"
+# The number is that of the schema: rows of different schemas don't mix.
+_DOCUMENTS = "documents_2"
 _ASSET, _FEATURE = "asset", "feature"
-# They have no vector of their own, and Milvus wants one.
-_NO_VECTOR = [1.0, 0.0]
-_DOCUMENT_SCHEMA = Schema(strings=("kind", "asset_id", "collection_id"), dim=2, document=True)
+_DOCUMENT_SCHEMA = Schema(strings=("kind", "asset_id", "collection_id"), dim=hashes.BITS, document=True, exact=True)
 _VECTOR_STRINGS = ("feature_id", "asset_id", "collection_id", "field_name")
 # Document fields that a filter may name and that rows of vectors have.
 _FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
@@ -40,8 +42,12 @@ _FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
 # Candidates read beyond the limit when a filter can only be checked after the search.
 _OVERSAMPLING = 10
 _SEARCH_LIMIT_MAX = 10_000
+# Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description.
+_FEATURE_VECTORS_MAX = 18
 # Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
 SCORE_DECIMALS = 6
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +113,87 @@ class Store:
 
     async def features_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, feature_pb2.Feature]:
         """Features by their ids; missing ones are left out."""
+        return await self._by_id(tenant, _FEATURE, ids, feature_pb2.Feature)
+
+    async def read_feature(self, tenant: Tenant, feature_id: str) -> tuple[feature_pb2.Feature, list[NamedVector]]:
+        """A feature with all of its vectors.
+
+        Raises:
+            NotFound: there is none in this namespace, or not every vector is of a model that is still in use.
+        """
+        tenant.key(feature_id)
+        features = await self.features_by_id(tenant, [feature_id])
+        if feature_id not in features:
+            raise NotFound(f"no feature {feature_id!r} in this namespace")
+        feature = features[feature_id]
+        stored: dict[tuple[int, str], Any] = {}
+        for index in {each.vector_index for each in feature.vectors}:
+            name, _ = self._index_collection(tenant, index)
+            rows = await self._milvus.query(
+                name, _equals("feature_id", feature_id), ["id", "field_name", "vector"], limit=_FEATURE_VECTORS_MAX
+            )
+            stored |= {(index, row["field_name"]): row["vector"] for row in rows}
+        vectors = [self._named(each, stored.get((each.vector_index, each.field_name))) for each in feature.vectors]
+        return feature, vectors
+
+    def _named(self, info: feature_pb2.VectorInfo, value: Any) -> NamedVector:
+        # A keyword vector without words has no row.
+        if info.model_version != self._vectors.version(info.vector_index) or (
+            value is None and info.vector_index != KEYWORD
+        ):
+            raise NotFound(f"the vector {info.field_name!r} is not of the model in use")
+        embedded = embedder_pb2.EmbeddedVector(
+            vector_index=info.vector_index,
+            model_version=info.model_version,
+            vector=_from_milvus(info.vector_index, value),
+        )
+        return NamedVector(info.field_name, embedded)
+
+    async def near_duplicates(
+        self, tenant: Tenant, asset: asset_pb2.Asset, collection_ids: Sequence[str], max_distance: int, limit: int
+    ) -> list[tuple[asset_pb2.Asset, int]]:
+        """Other assets whose perceptual hash differs in at most `max_distance` bits, nearest first, then by id.
+
+        Args:
+            collection_ids: where to look; none: in the whole namespace.
+
+        Raises:
+            InvalidArgument: the asset has no hash.
+        """
+        if not asset.perceptual_hash:
+            raise InvalidArgument.field("asset_id", "has no perceptual hash; index the image again", "asset.hash")
+        scope = f"{_equals('kind', _ASSET)} and id != {_quoted(asset.asset_id)}"
+        if collection_ids:
+            scope += f" and {_in('collection_id', collection_ids)}"
+        vector, wanted = hashes.vector(asset.perceptual_hash), limit + 1
+        while True:
+            rows = await self._milvus.search(
+                tenant.milvus_collection(_DOCUMENTS),
+                vector,
+                metric="COSINE",
+                limit=wanted,
+                expression=scope,
+                fields=["id"],
+            )
+            found = [(hashes.distance(float(row["distance"])), str(row["id"])) for row in rows]
+            near = sorted({each for each in found if each[0] <= max_distance})
+            # Among equally near ones the store chooses as it likes: all of them are needed to choose by id.
+            if len(near) < wanted or near[limit - 1][0] < near[-1][0] or wanted == _SEARCH_LIMIT_MAX:
+                break
+            wanted = min(wanted * _OVERSAMPLING, _SEARCH_LIMIT_MAX)
+        assets = await self._by_id(tenant, _ASSET, [asset_id for _, asset_id in near[:limit]], asset_pb2.Asset)
+        # One that vanished meanwhile is left out, and so is one without a hash, whose distance means nothing.
+        shown = [(assets[each], distance) for distance, each in near[:limit] if each in assets]
+        return [(each, distance) for each, distance in shown if each.perceptual_hash]
+
+    async def _by_id(
+        self, tenant: Tenant, kind: str, ids: Sequence[str], message: type[MessageT]
+    ) -> dict[str, MessageT]:
         if not ids:
             return {}
-        chosen = f"{_in('id', ids)} and {_equals('kind', _FEATURE)}"
+        chosen = f"{_in('id', ids)} and {_equals('kind', kind)}"
         rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
-        return {row["id"]: await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows}
+        return {row["id"]: await self._documents.decode(row["document"], message) for row in rows}
 
     async def count_assets(self, tenant: Tenant, collection_id: str) -> int:
         """How many assets a collection holds."""
@@ -227,7 +309,7 @@ def _document_row(
         "collection_id": of.collection_id,
         "document": document,
         "metadata": metadata,
-        "vector": _NO_VECTOR,
+        "vector": hashes.vector(of.perceptual_hash) if isinstance(of, asset_pb2.Asset) else hashes.NO_VECTOR,
     }
 
 
@@ -235,6 +317,13 @@ def _milvus_vector(embedded: embedder_pb2.EmbeddedVector) -> Any:
     if embedded.vector_index == KEYWORD:
         return dict(zip(embedded.vector.indices, embedded.vector.values, strict=True))
     return dense_array(embedded.vector).tolist()
+
+
+def _from_milvus(index: int, value: Any) -> common_pb2.Vector:
+    if index != KEYWORD:
+        return common_pb2.Vector(dense=np.array(value, dtype="<f4").tobytes())
+    terms = sorted((value or {}).items())
+    return common_pb2.Vector(indices=[int(term) for term, _ in terms], values=[weight for _, weight in terms])
 
 
 def _quoted(value: str) -> str:

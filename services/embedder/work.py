@@ -20,7 +20,7 @@ from services.mesh.bus import topology
 from services.mesh.bus.tasks import Versioned, close_task
 from services.mesh.bus.worker import Outcome
 from services.mesh.errors import LensmeshError
-from services.mesh.extractors import done
+from services.mesh.extractors import copied_note, done
 from services.mesh.tenancy import Tenant, derived_uuid
 
 
@@ -96,6 +96,9 @@ class EmbedderWork:
         """The vectors that could be made; what could not is told in the step, or raised to be tried again."""
         if "embed" not in record.task.steps:
             return []
+        if job.copied_from:
+            steps["embed"] = done(0, attempt, copied_note(job.copied_from))
+            return [NamedVector(each.field_name, each.embedded) for each in job.copied]
         started = time.perf_counter()
         keys = {each.blob_key for each in job.inputs if each.blob_key}
         images = {key: asyncio.create_task(self._blobs.get(key)) for key in keys}
@@ -166,6 +169,7 @@ class EmbedderWork:
             asset.error = failed[0].error.message
         asset.task_id = task.task_id
         asset.unique_hash = asset.file_hash = job.image.file_sha256
+        asset.perceptual_hash = job.image.perceptual_hash
         if job.duplicate_of:
             asset.duplicate_of = job.duplicate_of
         asset.updated_at.CopyFrom(task.updated_at)

@@ -32,7 +32,9 @@ class GatewaySettings(BaseSettings):
         200_000, ge=1, description="Bytes of a request; findings and matches share its task's record of 1 MB."
     )
     embed_text_chars_max: int = Field(32_000, ge=1, description="Characters of one text to be embedded.")
-    skip_duplicate: bool = Field(False, description="What skip_duplicate means when a request does not say.")
+    skip_duplicate: bool = Field(
+        False, description="What skip_duplicate means when a request says neither this nor on_duplicate."
+    )
     retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")
     event_keepalive_s: float = Field(15, gt=0, description="Silence on an event stream after which a comment is sent.")
     sweep_s: float = Field(10, gt=0, description="Seconds between two looks for tasks that were never dispatched.")

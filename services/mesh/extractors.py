@@ -11,6 +11,20 @@ from lensmesh.v1 import common_pb2, index_pb2, task_pb2
 DEFAULT_EMBED = index_pb2.Embed(type=index_pb2.EMBED_TYPE_URL, vector_index=common_pb2.VECTOR_INDEX_MULTIMODAL)
 
 
+def on_duplicate(request: index_pb2.IndexImageRequest) -> index_pb2.OnDuplicate.ValueType:
+    """What the request wants done with a file that the collection has already; UNSPECIFIED when it does not say."""
+    if request.on_duplicate:
+        return request.on_duplicate
+    if request.HasField("skip_duplicate"):
+        return index_pb2.ON_DUPLICATE_SKIP if request.skip_duplicate else index_pb2.ON_DUPLICATE_REINDEX
+    return index_pb2.ON_DUPLICATE_UNSPECIFIED
+
+
+def copied_note(asset_id: str) -> str:
+    """What a step says that no model was asked for."""
+    return f"copied from asset {asset_id}"
+
+
 def is_on(holder: object, name: str) -> bool:
     """Whether a block is present and not switched off."""
     if not holder.HasField(name):  # type: ignore[attr-defined]

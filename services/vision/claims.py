@@ -24,11 +24,13 @@ class Claims:
         self._bucket = bucket
         self._tasks = tasks
 
-    async def claim(self, tenant: Tenant, collection_id: str, sha256: str, mine: pipeline.DuplicateClaim) -> str | None:
+    async def claim(
+        self, tenant: Tenant, collection_id: str, sha256: str, mine: pipeline.DuplicateClaim
+    ) -> pipeline.DuplicateClaim | None:
         """Claim a file.
 
         Returns:
-            None when the claim is this task's, else the id of the asset that has the file.
+            None when the claim is this task's, else the claim of the asset that has the file.
         """
         key = tenant.key(collection_id, sha256)
         for _ in range(_ATTEMPTS_MAX):
@@ -44,7 +46,7 @@ class Claims:
             if theirs.task_id == mine.task_id:
                 return None
             if not await self._is_void(tenant, theirs):
-                return theirs.asset_id
+                return theirs
             try:
                 await self._bucket.update(key, mine.SerializeToString(), last=entry.revision)
                 return None

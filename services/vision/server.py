@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from lensmesh.v1 import vision_pb2_grpc
+from functools import partial
+
+from lensmesh.v1 import embedder_pb2_grpc, vision_pb2_grpc
 
 from services.mesh.blobs import NatsBlobStore
 from services.mesh.bus import topology
@@ -10,12 +12,13 @@ from services.mesh.bus.tasks import TaskStore
 from services.mesh.bus.worker import Worker
 from services.mesh.config import load
 from services.mesh.models import ModelSet, TritonModels, TritonSettings
-from services.mesh.rpc import RpcServer
+from services.mesh.rpc import RpcServer, channel
 from services.mesh.service import Frame, Parts
 from services.vision.acquire import Acquirer, AcquireSettings
 from services.vision.analyse import Analyser, AnalyseSettings
 from services.vision.claims import Claims
 from services.vision.config import VisionWorkerSettings
+from services.vision.copies import Copies
 from services.vision.servicer import VisionServicer
 from services.vision.vlm import Vlm, VlmSettings
 from services.vision.work import VisionWork
@@ -35,7 +38,9 @@ async def build(frame: Frame) -> Parts:
     vlm = Vlm.of(load(VlmSettings))
     analyser = Analyser(models, model_set, load(AnalyseSettings), vlm)
     claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
-    work = VisionWork(tasks, acquirer, claims, blobs, analyser)
+    embedder = channel(frame.mesh.embedder_address, frame.rpc)
+    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder))
+    work = VisionWork(tasks, acquirer, claims, copies, blobs, analyser)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         vision_pb2_grpc.add_VisionServiceServicer_to_server,
@@ -47,5 +52,5 @@ async def build(frame: Frame) -> Parts:
         rpc_address=frame.mesh.vision_address,
         pings={"nats": frame.bus.ping, "triton": lambda: models.ready(names)},
         runnables=[Worker(frame.bus, tasks, work, load(VisionWorkerSettings))],
-        closers=[acquirer.close, models.close, *([vlm.close] if vlm else [])],
+        closers=[acquirer.close, models.close, partial(embedder.close, None), *([vlm.close] if vlm else [])],
     )

@@ -16,12 +16,13 @@ from services.mesh.bus import topology
 from services.mesh.bus.tasks import TaskStore, Versioned, is_terminal
 from services.mesh.bus.worker import Outcome
 from services.mesh.errors import DuplicateAsset, LensmeshError
-from services.mesh.extractors import done, effective, is_on
+from services.mesh.extractors import copied_note, done, effective, is_on, on_duplicate, vision_steps
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 from services.vision.acquire import Acquirer, NormalisedImage
 from services.vision.analyse import Analyser
 from services.vision.claims import Claims
+from services.vision.copies import Copies
 
 # A fetch that takes longer is worth a write of the record.
 _LONG_FETCH_S = 0.25
@@ -36,11 +37,18 @@ class VisionWork:
     step = "fetch"
 
     def __init__(
-        self, tasks: TaskStore, acquirer: Acquirer, claims: Claims, blobs: BlobStore, analyser: Analyser
+        self,
+        tasks: TaskStore,
+        acquirer: Acquirer,
+        claims: Claims,
+        copies: Copies,
+        blobs: BlobStore,
+        analyser: Analyser,
     ) -> None:
         self._tasks = tasks
         self._acquirer = acquirer
         self._claims = claims
+        self._copies = copies
         self._blobs = blobs
         self._analyser = analyser
 
@@ -51,25 +59,32 @@ class VisionWork:
         started = time.perf_counter()
         image = await self._fetch(tenant, known)
         reference = image_ref(image, tenant.blob(_blob_name(image)))
-        (asset_id, duplicate_of), _ = await asyncio.gather(
+        (asset_id, existing), _ = await asyncio.gather(
             self._asset(tenant, known.record, image), self._blobs.put(reference.blob_key, image.content)
         )
-        fetched = done((time.perf_counter() - started) * 1e3, attempt)
+        steps = {"fetch": done((time.perf_counter() - started) * 1e3, attempt)}
         extractors = effective(request)
-        analysis = await self._analyser.analyse(image.content, extractors, attempt=attempt, last_attempt=last_attempt)
-        inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)
-        following = pipeline.EmbedJob(
-            image=reference,
-            analysis=analysis.found,
-            inputs=inputs,
-            duplicate_of=duplicate_of or "",
-        )
+        following = pipeline.EmbedJob(image=reference, duplicate_of=existing.asset_id if existing else "")
+        copied: pipeline.EmbedJob | None = None
+        embed_failure: task_pb2.TaskError | None = None
+        if existing and on_duplicate(request) == index_pb2.ON_DUPLICATE_COPY_FEATURES:
+            copied = await self._copies.find(tenant, extractors, existing)
+        if copied:
+            following.MergeFrom(copied)
+            steps |= {name: done(0, attempt, copied_note(copied.copied_from)) for name in vision_steps(extractors)}
+        else:
+            analysis = await self._analyser.analyse(
+                image.content, extractors, attempt=attempt, last_attempt=last_attempt
+            )
+            steps |= analysis.steps
+            inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)
+            following.analysis.CopyFrom(analysis.found)
+            following.inputs.extend(inputs)
 
         def apply(changed: pipeline.TaskRecord) -> None:
             changed.task.status = task_pb2.TASK_STATUS_PROCESSING
             changed.task.asset_id = asset_id
-            changed.task.steps["fetch"].CopyFrom(fetched)
-            for name, step in analysis.steps.items():
+            for name, step in steps.items():
                 changed.task.steps[name].CopyFrom(step)
             if embed_failure:
                 changed.task.steps["embed"].error.CopyFrom(embed_failure)
@@ -93,8 +108,8 @@ class VisionWork:
 
     async def _asset(
         self, tenant: Tenant, record: pipeline.TaskRecord, image: NormalisedImage
-    ) -> tuple[str, str | None]:
-        """The asset's id, and the id of the one that has the same file already.
+    ) -> tuple[str, pipeline.DuplicateClaim | None]:
+        """The asset's id, and the claim of the one that has the same file already.
 
         Raises:
             DuplicateAsset: there is one, and the request asks to skip duplicates.
@@ -107,10 +122,10 @@ class VisionWork:
         asset_id = derived_uuid("asset", tenant.namespace_id, record.task.task_id)
         mine = pipeline.DuplicateClaim(asset_id=asset_id, task_id=record.task.task_id)
         existing = await self._claims.claim(tenant, request.collection_id, image.file_sha256, mine)
-        if existing and request.skip_duplicate:
+        if existing and on_duplicate(request) == index_pb2.ON_DUPLICATE_SKIP:
             raise DuplicateAsset(
-                f"the same file is already in this collection as asset {existing}",
-                details={"asset_id": existing, "step": "fetch"},
+                f"the same file is already in this collection as asset {existing.asset_id}",
+                details={"asset_id": existing.asset_id, "step": "fetch"},
             )
         return asset_id, existing
 
@@ -179,6 +194,7 @@ def image_ref(image: NormalisedImage, blob_key: str = "") -> common_pb2.ImageRef
         height=image.height,
         format=image.format,
         size_bytes=image.size_bytes,
+        perceptual_hash=image.perceptual_hash,
     )
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 from google.protobuf.message import Message
-from lensmesh.v1 import feature_pb2, index_pb2, match_pb2, namespace_pb2, percolator_pb2
+from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, match_pb2, namespace_pb2, percolator_pb2
 
 URL = "http://127.0.0.1:1/x.jpg"
 GOOD = {"url": URL, "collection_id": "c"}
 INDEX, SEARCH, STORE = "/index/images/url", "/features/search", "/percolators/queries"
+NEAR = "/assets/a/near-duplicates"
 RPC_METHODS = {
     INDEX: "IndexImage",
     SEARCH: "SearchFeatures",
@@ -20,6 +21,7 @@ RPC_METHODS = {
     "/percolators/matches": "ListMatches",
     "/namespaces": "CreateNamespace",
     "/collections": "CreateCollection",
+    NEAR: "FindNearDuplicates",
 }
 QUERY = {"vector_index": "multimodal", "type": "text", "value": "x"}
 PROTO_QUERY = {"vector_index": 2, "type": 1, "value": "x"}
@@ -39,6 +41,11 @@ def extract(**blocks: Any) -> index_pb2.IndexImageRequest:
 def search(**changes: Any) -> feature_pb2.SearchFeaturesRequest:
     """A search with changes."""
     return feature_pb2.SearchFeaturesRequest(**({"queries": [PROTO_QUERY], "collection_ids": ["c"]} | changes))
+
+
+def near(**fields: Any) -> asset_pb2.FindNearDuplicatesRequest:
+    """A search for near-duplicates."""
+    return asset_pb2.FindNearDuplicatesRequest(asset_id="a", **fields)
 
 
 def struct(**fields: Any) -> struct_pb2.Struct:
@@ -255,6 +262,36 @@ CASES = {
         ),
         "metadata",
         "must be",
+    ),
+    "on_duplicate against skip_duplicate": Case(
+        INDEX,
+        GOOD | {"skip_duplicate": True, "on_duplicate": "copy_features"},
+        lambda: index(skip_duplicate=True, on_duplicate=2),
+        "on_duplicate",
+        "'copy_features' contradicts skip_duplicate true",
+    ),
+    "skip_duplicate against on_duplicate": Case(
+        INDEX,
+        GOOD | {"prevent_duplicate": False, "on_duplicate": "skip"},
+        lambda: index(skip_duplicate=False, on_duplicate=1),
+        "skip_duplicate",
+        "false contradicts on_duplicate 'skip'",
+    ),
+    "unknown on_duplicate": Case(
+        INDEX, GOOD | {"on_duplicate": "merge"}, lambda: index(on_duplicate=9), "on_duplicate", "must be one of"
+    ),
+    "negative distance": Case(
+        NEAR, {"max_distance": -1}, lambda: near(max_distance=-1), "max_distance", "greater than or equal to 0"
+    ),
+    "distance over 32": Case(
+        NEAR, {"max_distance": 33}, lambda: near(max_distance=33), "max_distance", "less than or equal to 32"
+    ),
+    "near-duplicates none": Case(NEAR, {"limit": 0}, lambda: near(limit=0), "limit", "greater than or equal to 1"),
+    "near-duplicates over 100": Case(
+        NEAR, {"limit": 101}, lambda: near(limit=101), "limit", "less than or equal to 100"
+    ),
+    "near-duplicates in a collection without a name": Case(
+        NEAR, {"collection_ids": [""]}, lambda: near(collection_ids=[""]), "collection_ids.0", "at least 1"
     ),
     "no queries": Case(STORE, {"collection_ids": ["c"]}, None, "queries", "at least 1"),
     "no collections": Case(

@@ -79,6 +79,7 @@ async def test_nothing_of_another_namespace_is_found_by_rest(mine: Api, other: O
         ("DELETE", f"/tasks/{other.task['task_id']}"),
         ("GET", f"/assets/{asset}"),
         ("GET", f"/assets/{asset}/features"),
+        ("POST", f"/assets/{asset}/near-duplicates"),
         ("GET", f"/percolators/queries/{other.percolator_id}"),
         ("DELETE", f"/percolators/queries/{other.percolator_id}"),
     ]
@@ -97,6 +98,7 @@ async def test_nothing_of_another_namespace_is_found_by_grpc(mine: Api, other: O
         ("CancelTask", task_pb2.CancelTaskRequest(**task)),
         ("GetAsset", asset_pb2.GetAssetRequest(**asset)),
         ("GetAssetFeatures", asset_pb2.GetAssetFeaturesRequest(**asset)),
+        ("FindNearDuplicates", asset_pb2.FindNearDuplicatesRequest(**asset)),
         ("GetStoredQuery", percolator_pb2.GetStoredQueryRequest(percolator_id=stored)),
         ("DeleteStoredQuery", percolator_pb2.DeleteStoredQueryRequest(percolator_id=stored)),
     ]

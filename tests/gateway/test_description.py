@@ -95,6 +95,18 @@ def test_the_description_is_whole(description: dict[str, Any]) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_what_the_path_holds_is_not_asked_for_again(description: dict[str, Any]) -> None:
+    """A body has no field that stands in the path."""
+    schemas, both = description["components"]["schemas"], 0
+    for path, _, operation in operations(description):
+        in_path = set(re.findall(r"{(\w+)}", path))
+        for reference in references(operation.get("requestBody", {})):
+            both += bool(in_path)
+            body = schemas[reference.rsplit("/", 1)[1]]
+            assert not in_path & {*body["properties"], *body.get("required", [])}, path
+    assert both, "no operation has both"
+
+
 def test_schemas_are_json_schema(description: dict[str, Any]) -> None:
     """Every schema is valid by the draft that OpenAPI 3.1 uses."""
     jsonschema = pytest.importorskip("jsonschema")

@@ -21,7 +21,7 @@ from services.gateway.core.files import Files
 from services.gateway.core.namespaces import Collections
 from services.mesh.bus.tasks import TaskStore, Versioned, now
 from services.mesh.errors import FieldViolation, InvalidArgument, PayloadTooLarge, ResourceExhausted, Unavailable
-from services.mesh.extractors import effective, is_on, requested_steps
+from services.mesh.extractors import effective, is_on, on_duplicate, requested_steps
 from services.mesh.json_names import enum_names
 from services.mesh.shapes import check_shape
 from services.mesh.tenancy import Tenant
@@ -86,7 +86,7 @@ class Index:
 
     def _check(self, caller: Caller, request: index_pb2.IndexImageRequest) -> None:
         """What the rules in the contracts can't say. Raises InvalidArgument with all violations."""
-        violations = list(_index_violations(caller, effective(request)))
+        violations = [*_index_violations(caller, effective(request)), *_duplicate_violations(request)]
         size = len(MessageToJson(request.metadata, indent=None)) if request.HasField("metadata") else 0
         if size > self._settings.metadata_bytes_max:
             limit = self._settings.metadata_bytes_max
@@ -110,8 +110,8 @@ class Index:
         """The request as its record keeps it: ids instead of names, files instead of inline bytes."""
         kept = index_pb2.IndexImageRequest()
         kept.CopyFrom(request)
-        if not kept.HasField("skip_duplicate"):
-            kept.skip_duplicate = self._settings.skip_duplicate
+        default = index_pb2.ON_DUPLICATE_SKIP if self._settings.skip_duplicate else index_pb2.ON_DUPLICATE_REINDEX
+        kept.on_duplicate = on_duplicate(request) or default
         for position, embed in enumerate(kept.feature_extractors.embed if kept.HasField("feature_extractors") else ()):
             path = f"feature_extractors.embed.{position}.value"
             if embed.type == index_pb2.EMBED_TYPE_BASE64:
@@ -154,6 +154,16 @@ def _index_violations(caller: Caller, extractors: index_pb2.FeatureExtractors) -
         if index not in caller.namespace.vector_indexes:
             name = enum_names(common_pb2.VectorIndex.DESCRIPTOR).get(index, str(index))
             yield _violation(f"feature_extractors.{path}", f"the namespace has no index {name!r}", "namespace.index")
+
+
+def _duplicate_violations(request: index_pb2.IndexImageRequest) -> Iterator[FieldViolation]:
+    """An on_duplicate and a skip_duplicate that contradict each other."""
+    skips = request.on_duplicate == index_pb2.ON_DUPLICATE_SKIP
+    if request.on_duplicate and request.HasField("skip_duplicate") and request.skip_duplicate != skips:
+        chosen = enum_names(index_pb2.OnDuplicate.DESCRIPTOR)[request.on_duplicate]
+        said = str(request.skip_duplicate).lower()
+        yield _violation("on_duplicate", f"{chosen!r} contradicts skip_duplicate {said}", "duplicate.conflict")
+        yield _violation("skip_duplicate", f"{said} contradicts on_duplicate {chosen!r}", "duplicate.conflict")
 
 
 def _shapes(extractors: index_pb2.FeatureExtractors) -> Iterator[tuple[str, Struct]]:

@@ -12,6 +12,9 @@ from services.mesh.filters import from_proto
 
 # Candidates of one query when it does not say how many.
 LIMIT_DEFAULT = 100
+# Bits of 64: a picture resized or recompressed differs in at most about 6, two different ones in 24 or more.
+MAX_DISTANCE_DEFAULT = 10
+NEAR_DUPLICATES_DEFAULT = 20
 
 
 class Reads:
@@ -74,3 +77,20 @@ class Reads:
         )
         features = asset_pb2.FeaturesByModality(image=answer.features)
         return asset_pb2.GetAssetFeaturesResponse(asset=answer.asset, features=features)
+
+    async def find_near_duplicates(
+        self, caller: Caller, request: asset_pb2.FindNearDuplicatesRequest
+    ) -> asset_pb2.FindNearDuplicatesResponse:
+        """Find the assets that look like a given one."""
+        collection_ids = self._collections.find_all(caller.tenant, list(request.collection_ids))
+        max_distance = request.max_distance if request.HasField("max_distance") else MAX_DISTANCE_DEFAULT
+        answer = await self._embedder.SearchNearDuplicates(
+            embedder_pb2.SearchNearDuplicatesRequest(
+                namespace_id=caller.tenant.namespace_id,
+                asset_id=request.asset_id,
+                collection_ids=collection_ids,
+                max_distance=max_distance,
+                limit=request.limit or NEAR_DUPLICATES_DEFAULT,
+            )
+        )
+        return asset_pb2.FindNearDuplicatesResponse(results=answer.results)

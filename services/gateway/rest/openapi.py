@@ -114,11 +114,20 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
         entry["responses"][status] = {"description": text, "content": content}
     if binding.body == "*":
         schema = _reference(inner, schemas, request=True)
+        _leave_out(schemas[inner.name], in_path)
         entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     elif binding.body:
         raw = {"schema": {"type": "string", "format": "binary"}}
         entry["requestBody"] = {"required": True, "content": {"application/octet-stream": raw}}
     return entry
+
+
+def _leave_out(schema: dict[str, Any], names: list[str]) -> None:
+    """Take fields that stand in the path out of the body's schema."""
+    for name in names:
+        schema["properties"].pop(name, None)
+    required = [each for each in schema.pop("required", []) if each not in names]
+    schema |= {"required": required} if required else {}
 
 
 def _answer(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pillow_heif
 from PIL import Image, UnidentifiedImageError
 
 from services.mesh.errors import BrokenImage, FileTooLarge, LensmeshError, UnsupportedMediaType
+from services.vision.acquire.phash import SIDE_PIXELS_MIN, perceptual_hash
 from services.vision.acquire.pixels import to_eight_bits
 from services.vision.acquire.sniff import SUPPORTED, sniff
 
@@ -79,7 +80,8 @@ class NormalisedImage:
     """An image that decodes: upright, 8-bit, RGB or grey, one frame.
 
     `content` has `media_type` JPEG or PNG and `width` x `height` pixels. `format` (one of SUPPORTED), `frames`,
-    `file_sha256` (lower-case hex) and `size_bytes` are those of the file as it came.
+    `file_sha256` (lower-case hex) and `size_bytes` are those of the file as it came. `perceptual_hash` (16 hex digits)
+    is of the picture, not of the file.
     """
 
     content: bytes
@@ -90,6 +92,7 @@ class NormalisedImage:
     file_sha256: str
     size_bytes: int
     frames: int
+    perceptual_hash: str
 
 
 def prepare_process(limits: DecodeLimits) -> None:
@@ -125,6 +128,8 @@ def normalise(content: bytes, limits: DecodeLimits) -> NormalisedImage:
         if _is_uniform(image, kind, frames):
             width, height = image.size
             _verify(image, kind, content)
+            # After verifying, a JPEG is a small grey picture already.
+            looks = perceptual_hash(image)
             encoded, media_type = content, JPEG if kind == "JPEG" else PNG
         else:
             plain = to_eight_bits(image)
@@ -132,6 +137,7 @@ def normalise(content: bytes, limits: DecodeLimits) -> NormalisedImage:
             upright = _upright(plain, _orientation(image))
             width, height = upright.size
             encoded, media_type = _encode(upright, kind, limits)
+            looks = perceptual_hash(upright)
     return NormalisedImage(
         content=encoded,
         media_type=media_type,
@@ -141,6 +147,7 @@ def normalise(content: bytes, limits: DecodeLimits) -> NormalisedImage:
         file_sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
         frames=frames,
+        perceptual_hash=looks,
     )
 
 
@@ -195,7 +202,9 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _verify(image: Image.Image, kind: str, content: bytes) -> None:
     if kind == "JPEG":
-        image.draft("L", (image.width // _VERIFY_SCALE, image.height // _VERIFY_SCALE))
+        # Not smaller than the perceptual hash needs.
+        width, height = (max(side // _VERIFY_SCALE, SIDE_PIXELS_MIN) for side in image.size)
+        image.draft("L", (width, height))
     image.load()
     # Pillow is content once all rows are there; stricter decoders downstream are not.
     if kind == "PNG" and _PNG_END not in content:

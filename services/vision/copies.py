@@ -1,0 +1,71 @@
+"""What was extracted from the same file before, so that no model has to be asked again.
+
+Who has the file, `claims` knows; vectors and features are the embedder's, which is asked for them.
+"""
+
+from __future__ import annotations
+
+import grpc
+import structlog
+from lensmesh.v1 import embedder_pb2, embedder_pb2_grpc, feature_pb2, index_pb2, task_pb2, vision_pb2
+from lensmesh.v1 import pipeline_pb2 as pipeline
+
+from services.mesh.bus.tasks import TaskStore
+from services.mesh.errors import NotFound
+from services.mesh.extractors import effective
+from services.mesh.tenancy import Tenant
+
+log = structlog.get_logger()
+
+# Seconds to wait for the embedder, whose reads take tenths: by then extracting anew would be done.
+_ASK_S_MAX = 5.0
+
+
+class Copies:
+    """Finds what can be copied."""
+
+    def __init__(self, tasks: TaskStore, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub) -> None:
+        self._tasks = tasks
+        self._embedder = embedder
+
+    async def find(
+        self, tenant: Tenant, extractors: index_pb2.FeatureExtractors, claim: pipeline.DuplicateClaim
+    ) -> pipeline.EmbedJob | None:
+        """The findings and vectors of the task that brought the file in.
+
+        Args:
+            extractors: what is asked for now; only the very same have the same outcome.
+
+        Returns:
+            A job of what is copied alone. None when that task asked for something else, failed or is not done yet; when
+            what it stored is gone, or of models that are not in use any more; and when the embedder does not answer,
+            as copying is no help then.
+        """
+        try:
+            theirs = (await self._tasks.read(tenant, claim.task_id)).record
+        except NotFound:
+            return None
+        if theirs.task.status != task_pb2.TASK_STATUS_DONE or effective(theirs.request) != extractors:
+            return None
+        feature_id = theirs.task.outputs[0].feature_id
+        try:
+            answer = await self._embedder.ReadFeatureVectors(
+                embedder_pb2.ReadFeatureVectorsRequest(namespace_id=tenant.namespace_id, feature_id=feature_id),
+                timeout=_ASK_S_MAX,
+            )
+        except grpc.aio.AioRpcError as error:
+            log.info("features not copied", asset=claim.asset_id, reason=error.details())
+            return None
+        found = _analysis(answer.feature)
+        return pipeline.EmbedJob(analysis=found, copied_from=claim.asset_id, copied=answer.vectors)
+
+
+def _analysis(feature: feature_pb2.Feature) -> vision_pb2.ImageAnalysis:
+    """What was found, from where it was stored."""
+    return vision_pb2.ImageAnalysis(
+        text=feature.text if feature.HasField("text") else None,
+        lines=feature.lines,
+        description=feature.description if feature.HasField("description") else None,
+        detect=feature.detect if feature.HasField("detect") else None,
+        json_output=feature.json_output if feature.HasField("json_output") else None,
+    )
