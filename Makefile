@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 TRITON_VENV := .venv-triton
-BENCH_VENV := .venv-bench
+BENCH_VENV := .cache/bench-venv
 BIN := $(VENV)/bin
 STAMPS := .cache/stamps
 UV := .cache/uv/bin/uv
@@ -60,7 +60,7 @@ clean: ## Remove the mesh's data; refused while it runs
 	rm -rf .lensmesh
 
 distclean: clean ## Remove everything that was installed or generated, too
-	rm -rf $(VENV) $(TRITON_VENV) $(BENCH_VENV) .cache gen models/repository/*/1/*.onnx
+	rm -rf $(VENV) $(TRITON_VENV) .cache gen models/repository/*/1/*.onnx
 
 $(UV):
 	@echo "lensmesh: making .cache/uv (installer)"

@@ -25,7 +25,7 @@ from bench.processes import cpu_seconds
 from runner.triton import TritonSettings, clean_up, prepare, wait_ready
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
+BENCH_PYTHON = ROOT / ".cache" / "bench-venv" / "bin" / "python"
 _START_SECONDS_MAX = 60.0
 # A long screenshot takes tens of seconds on a slow machine.
 _ANSWER_SECONDS_MAX = 300.0

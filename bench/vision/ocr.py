@@ -40,19 +40,17 @@ def measure(ours: Ours, samples: Sequence[TextSample]) -> dict[str, Any]:
         subset: {side: _side(samples, answers, (subset,)) for side, answers in answered.items()} for subset in subsets
     }
     table["overall"] = {side: _side(samples, answers, counted) for side, answers in answered.items()}
-    keys = {
-        "ocr_word_recall_ratio": {name: _ratio(row["ours"].words.recall, row["reference"].words.recall)
-                                  for name, row in table.items()},
-        "ocr_precision_ratio": {name: _ratio(row["ours"].words.precision, row["reference"].words.precision)
-                                for name, row in table.items()},
-        "ocr_cpu_ratio": {name: _ratio(row["ours"].cpu_ms, row["reference"].cpu_ms) for name, row in table.items()},
-        "ocr_cpu_ratio_one_thread": {name: _ratio(row["ours"].cpu_ms, row["reference_one_thread"].cpu_ms)
-                                     for name, row in table.items()},
-    }  # fmt: skip
-    images = {name: sum(sample.subset in ((name,) if name != "overall" else counted) for sample in samples)
-              for name in table}  # fmt: skip
-    details = {name: _details(row, images[name]) for name, row in table.items()}
-    return {**{f"{key}": ratios["overall"] for key, ratios in keys.items()}, "ocr_ratios": keys, "ocr": details}
+    details = {name: _details(row, sum(sample.subset == name for sample in samples)) for name, row in table.items()}
+    details["overall"] = _details(table["overall"], sum(sample.subset in counted for sample in samples))
+    ratios: dict[str, float | None] = {}
+    for name, row in table.items():
+        suffix = "" if name == "overall" else f"_{name}"
+        mine, other, one = row["ours"], row["reference"], row["reference_one_thread"]
+        ratios[f"ocr_word_recall_ratio{suffix}"] = _ratio(mine.words.recall, other.words.recall)
+        ratios[f"ocr_precision_ratio{suffix}"] = _ratio(mine.words.precision, other.words.precision)
+        ratios[f"ocr_cpu_ratio{suffix}"] = _ratio(mine.cpu_ms, other.cpu_ms)
+        ratios[f"ocr_cpu_ratio_one_thread{suffix}"] = _ratio(mine.cpu_ms, one.cpu_ms)
+    return {**ratios, "ocr": details}
 
 
 def _side(samples: Sequence[TextSample], answers: Sequence[Answer], subsets: Sequence[str]) -> Side:
