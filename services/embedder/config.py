@@ -23,7 +23,7 @@ class MilvusSettings(BaseSettings):
 
     batch_rows_max: int = Field(64, ge=1, le=1000, description="Rows of one upsert.")
     batch_wait_ms: float = Field(
-        100, ge=0, description="How long a row waits for others to share its upsert, when others came a moment before."
+        250, ge=0, description="How long a row waits for others to share its upsert, when others came a moment before."
     )
     call_s_max: float = Field(30, gt=0, description="Deadline of one call.")
     flush_s: float = Field(0, ge=0, description="Look this often for what to flush; 0: never (a cluster does itself).")

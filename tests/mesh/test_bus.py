@@ -111,6 +111,21 @@ async def test_a_follower_misses_nothing_when_the_server_is_killed(server: tuple
     assert [f"a.{number}" for number in range(10)] == seen
 
 
+async def test_a_follower_waits_for_nothing_but_the_next_entry(bus: Bus) -> None:
+    """Each of many lone entries is seen before the next is written, none held back until a request's time is over."""
+    bucket = await bus.bucket(topology.MATCHES)
+    subject = topology.bucket_subject(topology.MATCHES, ">")
+    entries = follow(bus, topology.bucket_stream(topology.MATCHES), [subject])
+    async with asyncio.timeout(20):
+        assert await anext(entries) is None
+        for number in range(40):
+            await bucket.put(f"a.{number}", b"x")
+            while (entry := await anext(entries)) is None:
+                pass
+            assert f"a.{number}" == entry.key
+    await entries.aclose()
+
+
 async def put_anyway(bucket: object, key: str) -> None:
     """Put a value, again and again while the server is away."""
     deadline = time.monotonic() + 20

@@ -13,17 +13,17 @@ from datetime import datetime
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 
+from services.mesh.bus.pull import Pull
 from services.mesh.bus.topology import Bus
 
 log = structlog.get_logger()
 
 _BATCH = 500
-# How long one request waits for messages; a lost consumer is noticed after this at the latest.
-_WAIT_S = 5.0
+# Between two tries to reach a server that is away.
+_AGAIN_S = 0.1
 # The server forgets a consumer that nobody asks this long.
 _INACTIVE_S = 30.0
 
@@ -49,91 +49,97 @@ class Entry:
 
 async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0) -> AsyncIterator[Entry | None]:
     """Every message of these subjects behind a sequence, and those to come; None whenever there is no more yet."""
-    subscription: JetStreamContext.PullSubscription | None = None
-    # The first request is short, so that an empty stream is known to be empty soon.
-    wait_s = 0.2
+    consumer: _Consumer | None = None
     try:
         while True:
-            connection = bus.client.stats["reconnects"]
             try:
-                if subscription is None:
-                    subscription = await _consume(bus, stream, subjects, after)
-                messages = await subscription.fetch(batch=_BATCH, timeout=wait_s)
-            except (nats.errors.Error, JetStreamError, OSError) as error:
-                if not isinstance(error, nats.errors.TimeoutError):
-                    log.debug("following again", stream=stream, error=str(error) or type(error).__name__)
-                    await asyncio.sleep(0.1)
-                    await _forget(subscription)
-                    subscription = None
-                elif bus.client.stats["reconnects"] != connection:
-                    await _forget(subscription)
-                    subscription = None
-                wait_s = _WAIT_S
-                yield None
-                continue
-            for message in messages:
-                entry = _entry(message)
-                if entry.sequence > after:
-                    after = entry.sequence
-                    yield entry
-                    if not entry.pending:
+                if consumer is None:
+                    consumer = await _Consumer.make(bus, stream, subjects, after)
+                    if not consumer.pending:
                         yield None
-            if bus.client.stats["reconnects"] != connection:
-                await _forget(subscription)
-                subscription = None
+                async for message in consumer.pull.take(_BATCH):
+                    entry = _entry(message)
+                    if entry.sequence > after:
+                        after = entry.sequence
+                        yield entry
+                        if not entry.pending:
+                            yield None
+            except (nats.errors.Error, JetStreamError, OSError) as error:
+                log.debug("following again", stream=stream, error=str(error) or type(error).__name__)
+                await asyncio.sleep(_AGAIN_S)
+                if consumer:
+                    await consumer.forget()
+                consumer = None
     finally:
-        await _forget(subscription)
+        if consumer:
+            await consumer.forget()
 
 
 async def scan(
     bus: Bus, stream: str, subjects: Sequence[str], *, bodies: bool = True, since: datetime | None = None
 ) -> AsyncIterator[Entry]:
-    """Every message of these subjects that is there now, oldest first."""
-    subscription = await _consume(bus, stream, subjects, 0, headers_only=not bodies, since=since)
+    """Every message of these subjects that is there now, oldest first.
+
+    Raises:
+        nats.errors.Error or nats.js.errors.Error: the server does not answer.
+    """
+    consumer = await _Consumer.make(bus, stream, subjects, 0, headers_only=not bodies, since=since)
     try:
-        info = await subscription.consumer_info()
-        left = info.num_pending or 0
+        left = consumer.pending
         while left > 0:
-            for message in await subscription.fetch(batch=min(_BATCH, left), timeout=_WAIT_S):
+            before = left
+            async for message in consumer.pull.take(min(_BATCH, left)):
                 left -= 1
                 entry = _entry(message)
                 if not entry.deleted:
                     yield entry
+            if left == before:
+                raise nats.errors.TimeoutError
     finally:
-        await _forget(subscription)
+        await consumer.forget()
 
 
-async def _consume(
-    bus: Bus,
-    stream: str,
-    subjects: Sequence[str],
-    after: int,
-    *,
-    headers_only: bool = False,
-    since: datetime | None = None,
-) -> JetStreamContext.PullSubscription:
-    config = ConsumerConfig(
-        filter_subjects=list(subjects),
-        ack_policy=AckPolicy.NONE,
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE if after else DeliverPolicy.ALL,
-        opt_start_seq=after + 1 if after else None,
-        inactive_threshold=_INACTIVE_S,
-        mem_storage=True,
-        num_replicas=1,
-        headers_only=headers_only or None,
-    )
-    if since:
-        config.deliver_policy, config.opt_start_time = DeliverPolicy.BY_START_TIME, since
-    info = await bus.js.add_consumer(stream, config)
-    return await bus.js.pull_subscribe_bind(consumer=info.name, stream=stream)
+@dataclass(frozen=True, slots=True)
+class _Consumer:
+    """A consumer of this follower's own."""
 
+    bus: Bus
+    stream: str
+    name: str
+    # Messages that were there when it was made.
+    pending: int
+    pull: Pull
 
-async def _forget(subscription: JetStreamContext.PullSubscription | None) -> None:
-    if subscription is not None:
+    @classmethod
+    async def make(
+        cls,
+        bus: Bus,
+        stream: str,
+        subjects: Sequence[str],
+        after: int,
+        *,
+        headers_only: bool = False,
+        since: datetime | None = None,
+    ) -> _Consumer:
+        config = ConsumerConfig(
+            filter_subjects=list(subjects),
+            ack_policy=AckPolicy.NONE,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE if after else DeliverPolicy.ALL,
+            opt_start_seq=after + 1 if after else None,
+            inactive_threshold=_INACTIVE_S,
+            mem_storage=True,
+            num_replicas=1,
+            headers_only=headers_only or None,
+        )
+        if since:
+            config.deliver_policy, config.opt_start_time = DeliverPolicy.BY_START_TIME, since
+        info = await bus.js.add_consumer(stream, config)
+        return cls(bus, stream, info.name, info.num_pending or 0, await Pull.open(bus, stream, info.name))
+
+    async def forget(self) -> None:
         try:
-            info_name, stream = subscription._consumer, subscription._stream
-            await subscription.unsubscribe()
-            await subscription._js.delete_consumer(stream, info_name)
+            await self.pull.close()
+            await self.bus.js.delete_consumer(self.stream, self.name)
         except (nats.errors.Error, JetStreamError, OSError):
             # The server forgets it by itself after a while.
             return

@@ -1,7 +1,7 @@
-"""Takes messages from a hop's durable consumer as they come, no more than asked for.
+"""Takes messages from a consumer as they come, no more than asked for.
 
-What becomes of a message, and when there is room for more, `worker` knows. nats-py's `fetch` asks the server anew for
-every message on a mesh that is not busy, and twice when there is none.
+Whose consumer it is, `worker` and `follow` know. nats-py's `fetch` asks the server anew for every message on a mesh
+that is not busy, and may hold one back until its time is over, waiting for more.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 import nats.errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js.api import ConsumerConfig, StatusCode
+from nats.js.api import StatusCode
 
-from services.mesh.bus.topology import Bus, Hop
+from services.mesh.bus.topology import Bus
 
 # How long a request for messages stands at the server. One that a restarted server forgot is asked again after that.
 _EXPIRES_S = 2.0
@@ -26,11 +26,13 @@ _ENDED = frozenset({StatusCode.NO_MESSAGES, StatusCode.REQUEST_TIMEOUT})
 
 
 class Pull:
-    """One subscription that all of this worker's requests are answered on; opened again after an error."""
+    """One subscription that all requests to a consumer are answered on; opened again after an error."""
 
-    def __init__(self, bus: Bus, hop: Hop, inbox: str, arrived: asyncio.Queue[Msg], subscription: Subscription) -> None:
+    def __init__(
+        self, bus: Bus, subject: str, inbox: str, arrived: asyncio.Queue[Msg], subscription: Subscription
+    ) -> None:
         self._bus = bus
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{hop.stream}.{hop.name}"
+        self._subject = subject
         self._inbox = inbox
         # Holds no more than `take` asked for.
         self._arrived = arrived
@@ -38,16 +40,12 @@ class Pull:
         self._requests = 0
 
     @classmethod
-    async def open(cls, bus: Bus, hop: Hop, config: ConsumerConfig) -> Pull:
-        """Make sure that the hop's consumer is there, and listen.
-
-        Raises:
-            nats.errors.Error or nats.js.errors.Error: the server does not answer, or refuses.
-        """
-        await bus.js.add_consumer(hop.stream, config, durable_name=hop.name, filter_subject=hop.subjects)
+    async def open(cls, bus: Bus, stream: str, consumer: str) -> Pull:
+        """Listen to a consumer that is there."""
         inbox = bus.client.new_inbox()
         arrived: asyncio.Queue[Msg] = asyncio.Queue()
-        return cls(bus, hop, inbox, arrived, await bus.client.subscribe(f"{inbox}.*", cb=arrived.put))
+        subscription = await bus.client.subscribe(f"{inbox}.*", cb=arrived.put)
+        return cls(bus, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", inbox, arrived, subscription)
 
     async def take(self, count: int) -> AsyncIterator[Msg]:
         """Ask for messages and yield them as they arrive: at most `count`, fewer when no more come in some time.
@@ -79,5 +77,5 @@ class Pull:
                 raise nats.errors.Error(f"the consumer answers {status} {reason}".rstrip())
 
     async def close(self) -> None:
-        """Listen no more. What arrives after this is handed out again by the server after ack_wait."""
+        """Listen no more. What arrives after this and wants to be acknowledged is handed out again after ack_wait."""
         await self._subscription.unsubscribe()

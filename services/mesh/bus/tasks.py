@@ -188,7 +188,10 @@ class TaskStore:
         Raises:
             NotFound: there is no such task in this namespace.
         """
-        await self.read(tenant, task_id)
+        first = await self.read(tenant, task_id)
+        if is_terminal(first.record):
+            yield first.record
+            return
         subject = topology.bucket_subject(topology.TASKS, tenant.key(task_id))
         async for entry in follow(self._bus, topology.bucket_stream(topology.TASKS), [subject]):
             if entry is None or entry.deleted:

@@ -102,7 +102,7 @@ class Worker:
             await self._free.acquire()
             self._free.release()
             try:
-                pull = pull or await Pull.open(self._bus, hop, self._consumer())
+                pull = pull or await self._open()
                 await self._take(pull)
             except (nats.errors.Error, JetStreamError, OSError) as error:
                 log.warning("bus not answering; trying again", hop=hop.name, error=str(error) or type(error).__name__)
@@ -118,14 +118,20 @@ class Worker:
         """Take no more jobs."""
         self._stopping.set()
 
-    def _consumer(self) -> ConsumerConfig:
-        return ConsumerConfig(
+    async def _open(self) -> Pull:
+        """Make sure that the hop's consumer is there, and listen to it."""
+        hop = self._work.hop
+        config = ConsumerConfig(
+            durable_name=hop.name,
+            filter_subject=hop.subjects,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._settings.ack_wait_s,
             # No limit here: the worker counts attempts, so that no message is ever dropped unseen.
             max_deliver=-1,
             max_ack_pending=10_000,
         )
+        await self._bus.js.add_consumer(hop.stream, config)
+        return await Pull.open(self._bus, hop.stream, hop.name)
 
     async def _take(self, pull: Pull) -> None:
         """Start as many jobs as there is room for, until there is no more, or none come, or the worker stops."""
