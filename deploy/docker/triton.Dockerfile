@@ -19,9 +19,9 @@ RUN python -m models.fetch --set ${MODEL_SET}
 FROM ${TRITON_IMAGE}
 LABEL org.opencontainers.image.title="lensmesh Triton" \
       org.opencontainers.image.licenses="Apache-2.0"
-COPY deploy/docker/requirements/triton.txt /tmp/requirements.txt
+COPY deploy/docker/requirements/triton.txt /opt/lensmesh/requirements.txt
 # The image's system Python is the one that model processes run on.
-RUN pip install --no-cache-dir --break-system-packages --only-binary :all: --require-hashes -r /tmp/requirements.txt
+RUN pip install --no-cache-dir --break-system-packages --only-binary :all: --require-hashes -r /opt/lensmesh/requirements.txt
 # Model processes import from here. models/backends stays out: the image has the real onnxruntime backend.
 COPY models/lib/lensmesh_models /opt/tritonserver/backends/python/lensmesh_models
 COPY --from=weights /app/models/repository /models
