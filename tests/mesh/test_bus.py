@@ -80,6 +80,25 @@ async def test_concurrent_changes_of_a_record_all_take_effect(bus: Bus) -> None:
     assert {f"s{number}" for number in range(10)} == set(found.record.task.steps)
 
 
+async def test_a_task_that_has_ended_keeps_no_job(bus: Bus) -> None:
+    """The next hop's job leaves the record when the task is cancelled before it is done."""
+    tasks = await TaskStore.open(bus)
+    known = Versioned(record("t3"), await tasks.create(TENANT, record("t3")))
+
+    def seen(changed: pipeline.TaskRecord) -> bool:
+        changed.embed.duplicate_of = "another"
+        return True
+
+    def cancelled(changed: pipeline.TaskRecord) -> bool:
+        changed.task.status = task_pb2.TASK_STATUS_CANCELLED
+        return True
+
+    await tasks.change(TENANT, known, seen)
+    assert (await tasks.read(TENANT, "t3")).record.HasField("embed")
+    await tasks.change(TENANT, known, cancelled)
+    assert not (await tasks.read(TENANT, "t3")).record.HasField("embed")
+
+
 async def test_a_record_of_another_namespace_is_not_found(bus: Bus) -> None:
     """A task's id is worth nothing under another tenant."""
     tasks = await TaskStore.open(bus)

@@ -151,6 +151,9 @@ class TaskStore:
             if not mutate(changed):
                 return known
             changed.task.updated_at.CopyFrom(now())
+            if is_terminal(changed):
+                # Nobody will do it: neither the next hop nor whoever watches the task has use for the job's bytes.
+                changed.ClearField("next")
             content = changed.SerializeToString()
             limit = self._bus.client.max_payload - _HEADER_BYTES_MAX
             if len(content) > limit:

@@ -242,8 +242,6 @@ class Worker:
             if changed.stage >= self._work.finishes or is_terminal(changed):
                 return False
             changed.stage = self._work.finishes
-            changed.ClearField("embed")
-            changed.ClearField("percolate")
             # May close the task, which is a later stage.
             outcome.apply(changed)
             return True
