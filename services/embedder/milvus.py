@@ -75,6 +75,8 @@ class Milvus:
         self._creating = asyncio.Lock()
         self._pending: dict[str, _Pending] = {}
         self._sending: set[str] = set()
+        # Batches whose wait is over while an upsert to their collection runs.
+        self._due: dict[str, list[_Pending]] = defaultdict(list)
         # When each collection was last asked to take rows.
         self._asked: dict[str, float] = {}
         self._unflushed: dict[str, _Unflushed] = defaultdict(_Unflushed)
@@ -93,7 +95,7 @@ class Milvus:
             pending = self._pending.get(collection)
             if pending is None or len(pending.rows) >= self._settings.batch_rows_max:
                 pending = self._pending[collection] = _Pending()
-                self._later(wait_s, collection, pending)
+                asyncio.get_running_loop().call_later(wait_s, self._send_soon, collection, pending)
             pending.rows[row["id"]] = row
             joined[id(pending)] = pending
         for pending in joined.values():
@@ -185,25 +187,24 @@ class Milvus:
         self._asked[collection] = now
         return 0.0 if alone else longest_s
 
-    def _later(self, wait_s: float, collection: str, pending: _Pending) -> None:
-        asyncio.get_running_loop().call_later(wait_s, self._send_soon, collection, pending)
-
     def _send_soon(self, collection: str, pending: _Pending) -> None:
+        if collection in self._sending:
+            # One upsert a collection at a time: until it is done, the next one gathers rows.
+            self._due[collection].append(pending)
+            return
         if self._pending.get(collection) is pending:
-            if collection in self._sending:
-                # One upsert a collection at a time: while it runs, the next one gathers rows.
-                self._later(self._settings.batch_wait_ms / 1e3, collection, pending)
-                return
             del self._pending[collection]
+        self._sending.add(collection)
         task = asyncio.get_running_loop().create_task(self._send(collection, list(pending.rows.values())))
         task.add_done_callback(lambda done: _settle(pending.written, done))
 
     async def _send(self, collection: str, rows: list[Row]) -> None:
-        self._sending.add(collection)
         try:
             await self._call(lambda client: client.upsert(collection, rows), collection=collection)
         finally:
             self._sending.discard(collection)
+            for pending in self._due.pop(collection, []):
+                self._send_soon(collection, pending)
         unflushed = self._unflushed[collection]
         unflushed.rows += len(rows)
         unflushed.written_at = time.monotonic()
