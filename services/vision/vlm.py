@@ -47,9 +47,11 @@ class VlmSettings(BaseSettings):
     answer_bytes_max: int = Field(1_000_000, ge=1, description="Bytes of one answer, beyond any number of tokens.")
 
     @model_validator(mode="after")
-    def _both(self) -> VlmSettings:
+    def _usable(self) -> VlmSettings:
         if bool(self.url) != bool(self.model):
             raise ValueError("LENSMESH_VLM_URL and LENSMESH_VLM_MODEL go together: set both or neither")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError("LENSMESH_VLM_URL must be an http:// or https:// URL")
         return self
 
 

@@ -162,6 +162,14 @@ def test_half_a_configuration_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         load(VlmSettings)
 
 
+def test_an_address_that_is_no_url_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host and port alone end the start with a clear message, instead of every task later."""
+    monkeypatch.setenv("LENSMESH_VLM_URL", "vllm:8000/v1")
+    monkeypatch.setenv("LENSMESH_VLM_MODEL", "eyes-7b")
+    with pytest.raises(ConfigError, match="LENSMESH_VLM_URL must be an http"):
+        load(VlmSettings)
+
+
 SCALARS = st.sampled_from(["str", "int", "float", "bool"])
 SHAPES = st.dictionaries(
     st.text(max_size=3),
