@@ -15,18 +15,8 @@ from services.vision.acquire.config import AcquireSettings
 from services.vision.acquire.decode import normalise, prepare_process
 from tests.models.conftest import Client
 from tests.models.pictures import encoded
+from tests.orientations import ORIENTATIONS, stored
 
-_ORIENTATION = 0x0112
-# How a camera held that way stores the picture: the inverse of what the tag tells a viewer to do (EXIF 2.32, tag 274).
-_STORED = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 WORDS = "Summer sale 2026"
 
 
@@ -41,10 +31,9 @@ def _plain() -> Image.Image:
 
 
 def _turned(picture: Image.Image, orientation: int) -> bytes:
-    exif, target = Image.Exif(), io.BytesIO()
-    exif[_ORIENTATION] = orientation
-    stored = picture.transpose(_STORED[orientation]) if orientation in _STORED else picture
-    stored.save(target, "JPEG", quality=95, exif=exif)
+    held, exif = stored(picture, orientation)
+    target = io.BytesIO()
+    held.save(target, "JPEG", quality=95, exif=exif)
     return target.getvalue()
 
 
@@ -67,7 +56,7 @@ def _animated(picture: Image.Image) -> bytes:
 
 
 FORMS: dict[str, Callable[[Image.Image], bytes]] = {
-    **{f"orientation {number}": lambda picture, number=number: _turned(picture, number) for number in range(1, 9)},  # type: ignore[misc]
+    **{f"orientation {number}": lambda picture, number=number: _turned(picture, number) for number in ORIENTATIONS},  # type: ignore[misc]
     "CMYK": lambda picture: encoded(picture.convert("CMYK"), "JPEG"),
     "16 bits": _sixteen_bits,
     "palette": lambda picture: encoded(picture.quantize(256)),

@@ -14,20 +14,10 @@ from services.gateway.core.reads import MAX_DISTANCE_DEFAULT
 from services.vision.acquire import AcquireSettings
 from services.vision.acquire.decode import normalise, prepare_process
 from services.vision.acquire.phash import perceptual_hash
+from tests.orientations import ORIENTATIONS, stored
 
 PHOTOS = sorted(path for path in (Path(__file__).parents[2] / "demo" / "photos").iterdir() if path.suffix != ".md")
 LIMITS = AcquireSettings().decode_limits
-# EXIF orientation by how the pixels are turned before it is set.
-TURNED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 photos = pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.stem)
 
@@ -101,18 +91,15 @@ def test_different_pictures_are_far_apart() -> None:
 
 
 @photos
-@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_a_turned_picture_is_hashed_upright(photo: Path, orientation: int) -> None:
     """A file that says how to turn it has the hash of the upright picture."""
     image = Image.open(photo).convert("RGB")
-    turned = TURNED[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
     plain = hash_of(encoded(image, quality=95))
-    stored = image if turned is None else image.transpose(turned)
-    assert distance(plain, hash_of(encoded(stored, quality=95, exif=exif))) <= 2
+    held, exif = stored(image, orientation)
+    assert distance(plain, hash_of(encoded(held, quality=95, exif=exif))) <= 2
     # Losslessly, the two are the same picture.
-    assert hash_of(encoded(image, "PNG")) == hash_of(encoded(stored, "PNG", exif=exif))
+    assert hash_of(encoded(image, "PNG")) == hash_of(encoded(held, "PNG", exif=exif))
 
 
 def test_a_turned_picture_without_a_word_of_it_is_another() -> None:
