@@ -100,7 +100,7 @@ class Load:
         for task in tasks[-IN_FLIGHT * 2 :]:
             async with self._client.stream("GET", f"/tasks/{task}/events") as events:
                 async for _ in events.aiter_lines():
-                    """The stream ends with the task."""
+                    pass  # The stream ends with the task.
         self.unchecked = tasks
         return time.perf_counter() - started
 
