@@ -7,7 +7,12 @@ BENCH_VENV := .cache/bench-venv
 BIN := $(VENV)/bin
 STAMPS := .cache/stamps
 UV := .cache/uv/bin/uv
-SET ?= lite
+# One model set for fetching and for running: SET and LENSMESH_MODEL_SET are two names of one choice.
+SET ?= $(or $(LENSMESH_MODEL_SET),lite)
+ifneq ($(or $(LENSMESH_MODEL_SET),$(SET)),$(SET))
+$(error SET=$(SET) and LENSMESH_MODEL_SET=$(LENSMESH_MODEL_SET) differ; set one of them)
+endif
+export LENSMESH_MODEL_SET := $(SET)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test check format bench-mesh bench-vision protos models clean distclean
@@ -17,7 +22,8 @@ help: ## List the commands
 
 # With a Triton of one's own, neither the embedded one nor its weights are needed.
 ifeq ($(LENSMESH_TRITON_ADDRESS),)
-EMBEDDED_TRITON := $(STAMPS)/triton-venv $(STAMPS)/models-$(SET)
+# A set of one's own, given by its path, stands on models that were fetched with the set they belong to.
+EMBEDDED_TRITON := $(STAMPS)/triton-venv $(if $(filter %.json,$(SET)),,$(STAMPS)/models-$(SET))
 endif
 
 setup: $(STAMPS)/venv $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
@@ -28,7 +34,7 @@ demo: setup ## Index the sample photos, percolate and search them, and end
 up: setup ## Run the mesh in the foreground; Ctrl-C drains it
 	@$(BIN)/python -m runner.up
 
-test: setup ## Run the whole test suite against real servers
+test: setup $(STAMPS)/models-lite ## Run the whole test suite against real servers
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/venv $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
@@ -96,7 +102,7 @@ $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*
 	@$(BIN)/python protos/build.py stubs
 	@touch $@
 
-$(STAMPS)/models-$(SET): $(STAMPS)/triton-venv models/fetch.py $(wildcard models/convert/*.py models/sources/*) models/packages.py
-	@echo "lensmesh: fetching the weights of the model set $(SET)"
-	@$(TRITON_VENV)/bin/python -m models.fetch --set $(SET)
+$(STAMPS)/models-%: $(STAMPS)/triton-venv $(wildcard models/*.py models/convert/*.py models/sources/*)
+	@echo "lensmesh: fetching the weights of the model set $*"
+	@$(TRITON_VENV)/bin/python -m models.fetch --set $*
 	@touch $@

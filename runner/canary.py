@@ -64,6 +64,11 @@ def role_models(model_set: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(role[key] for role in model_set["roles"].values() for key in keys if key in role))
 
 
+def canary_settings(model_set: Mapping[str, Any]) -> CanarySettings:
+    """How patient to be with the models of a set: large ones on a CPU, all asked at once, may need longer."""
+    return CanarySettings(deadline_s=float(model_set.get("answer_seconds_max", CanarySettings.deadline_s)))
+
+
 class Canary:
     """Watches ``models`` of the Triton at ``address`` (gRPC, host:port): let ``run`` go on, or ``check`` yourself."""
 
@@ -242,12 +247,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--address", required=True, help="Triton's gRPC address as host:port")
     parser.add_argument("--set", required=True, type=Path, dest="set_path", help="the model set, models/sets/NAME.json")
     parser.add_argument("--interval-s", type=float, default=CanarySettings.interval_s)
-    parser.add_argument("--deadline-s", type=float, default=CanarySettings.deadline_s)
+    parser.add_argument("--deadline-s", type=float, help="seconds for one answer; left out, the model set says")
     parser.add_argument("--failures-max", type=int, default=CanarySettings.failures_max)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    settings = CanarySettings(given.interval_s, given.deadline_s, given.failures_max)
-    models = role_models(json.loads(given.set_path.read_text()))
+    model_set = json.loads(given.set_path.read_text())
+    deadline_s = canary_settings(model_set).deadline_s if given.deadline_s is None else given.deadline_s
+    settings = CanarySettings(given.interval_s, deadline_s, given.failures_max)
+    models = role_models(model_set)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(Canary(given.address, models, settings=settings).run())
     return 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from runner import servers, triton
-from runner.canary import Canary, Event, role_models
+from runner.canary import Canary, Event, canary_settings, role_models
 from runner.process import Process, Say, StartFailed
 
 NAMESPACE = "default"
@@ -175,7 +175,9 @@ class Mesh:
         model_set = self._model_set()
         settings = triton.TritonSettings(
             state_dir=self.config.data_dir / "triton",
+            # An absolute path, of a set of one's own, stays as it is.
             repository_dir=servers.ROOT / "models" / model_set["repository"],
+            models=role_models(model_set),
             grpc_port=self._port(),
             http_port=self._port(),
             metrics_port=self._port(),
@@ -188,8 +190,13 @@ class Mesh:
         if "triton" in self.processes:
             # Reasons of single failures are noise while Triton restarts; events are what counts.
             logging.getLogger("runner.canary").setLevel(logging.ERROR)
-            models = role_models(self._model_set())
-            canary = Canary(self._addresses["triton"], models, report=self._canary_says)
+            model_set = self._model_set()
+            canary = Canary(
+                self._addresses["triton"],
+                role_models(model_set),
+                settings=canary_settings(model_set),
+                report=self._canary_says,
+            )
             self._canary = asyncio.create_task(canary.run())
 
     async def _start_services(self) -> None:
@@ -221,9 +228,10 @@ class Mesh:
         return settings | self.config.settings
 
     def _model_set(self) -> dict[str, Any]:
-        path = servers.ROOT / "models" / "sets" / f"{self.config.model_set}.json"
+        name, sets = self.config.model_set, servers.ROOT / "models" / "sets"
+        path = Path(name) if name.endswith(".json") else sets / f"{name}.json"
         if not path.exists():
-            known = ", ".join(sorted(each.stem for each in path.parent.glob("*.json")))
+            known = ", ".join(sorted(each.stem for each in sets.glob("*.json")))
             raise StartFailed(f"LENSMESH_MODEL_SET: no model set {self.config.model_set!r}; there are: {known}")
         found: dict[str, Any] = json.loads(path.read_text())
         return found

@@ -34,6 +34,7 @@ _PORT_TRIES_MAX = 200
 _POLL_SECONDS = 0.05
 _PROBE_SECONDS_MAX = 5.0
 _INNER_MODELS = re.compile(r'"inner_models" value { string_value: "([^"]+)"')
+_ALL_INNER_MODELS = re.compile(r'"(?:optional_)?inner_models" value { string_value: "([^"]+)"')
 _STUB = "triton_python_backend_stub"
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")  # nothing else of ours, keys least of all, reaches the models
 
@@ -48,7 +49,7 @@ class TritonSettings:
 
     state_dir: Path
     repository_dir: Path = _ROOT / "models" / "repository"
-    models: tuple[str, ...] = ()  # to load; empty means every complete model of the repository
+    models: tuple[str, ...] = ()  # to load, with all that they call; empty: every complete model of the repository
     venv_dir: Path = _ROOT / ".venv-triton"
     backends_dir: Path = _ROOT / "models" / "backends"
     library_dir: Path = _ROOT / "models" / "lib"
@@ -104,6 +105,29 @@ def complete_models(repository_dir: Path) -> tuple[str, ...]:
     return tuple(name for name in configs if complete(name))
 
 
+def with_inner_models(repository_dir: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """These models and all that they call: what one model set needs of a repository that holds several sets.
+
+    Raises TritonUnavailable where one of ``names`` is not complete; an optional one that they call may be missing.
+    """
+    complete = complete_models(repository_dir)
+    missing = [name for name in names if name not in complete]
+    if missing:
+        raise TritonUnavailable(
+            f"{repository_dir} does not hold all of {', '.join(missing)}; run: make models SET=... for the model set"
+        )
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in complete:
+            continue
+        found[name] = None
+        config = (repository_dir / name / "config.pbtxt").read_text()
+        waiting += [inner for listed in _ALL_INNER_MODELS.findall(config) for inner in listed.split(",")]
+    return tuple(sorted(found))
+
+
 def prepare(settings: TritonSettings) -> TritonProcess:
     """Lays out the backend directory under ``state_dir`` and returns the process to start. Raises TritonUnavailable.
 
@@ -117,7 +141,9 @@ def prepare(settings: TritonSettings) -> TritonProcess:
         raise TritonUnavailable(
             f"{settings.venv_dir} is missing: create it with Python 3.11 and install requirements/triton.txt into it."
         )
-    models = settings.models or complete_models(settings.repository_dir)
+    models = complete_models(settings.repository_dir)
+    if models and settings.models:
+        models = with_inner_models(settings.repository_dir, settings.models)
     if not models:
         raise TritonUnavailable(f"{settings.repository_dir} holds no complete model; run: {python} -m models.fetch")
     site_packages, python_libraries = _interpreter_paths(python)

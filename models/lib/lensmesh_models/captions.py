@@ -37,10 +37,15 @@ def compose(
         # The classifier names the main subject too, mostly what the detector has boxed already.
         label = _counted(guess["label"], 1)
         sentence = f"{sentence}, possibly {label}" if parts else f"Possibly a photo of {label}"
-    quoted = " ".join(text.split())[:_TEXT_MAX]
-    if quoted:
-        return f'{sentence} with the text "{quoted}"'
-    return sentence if parts or guess else "An image without recognised content"
+    if parts or guess or text.split():
+        return quoted(sentence, text)
+    return "An image without recognised content"
+
+
+def quoted(sentence: str, text: str) -> str:
+    """The sentence with the beginning of the read text, if there is any."""
+    words = " ".join(text.split())[:_TEXT_MAX]
+    return f'{sentence.rstrip(".")} with the text "{words}"' if words else sentence
 
 
 def _counted(label: str, count: int) -> str:

@@ -69,14 +69,17 @@ class Model:
     """Base of every Python model here: subclasses give ``load`` and ``answer``."""
 
     folder: Path
+    parameters: dict[str, str]
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Called by Triton once a process."""
         self.folder = Path(args["model_repository"]) / args["model_version"]
+        given = json.loads(args["model_config"]).get("parameters", {})
+        self.parameters = {name: value["string_value"] for name, value in given.items()}
         self.load()
 
     def load(self) -> None:
-        """Reads what the model needs from ``self.folder``."""
+        """Reads what the model needs from ``self.folder`` and ``self.parameters``, its configuration's."""
 
     def answer(self, request: Any) -> Tensors:
         """Output tensors of one request. Raises BadImage, BadInput or InnerModelFailed."""
