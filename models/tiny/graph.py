@@ -33,7 +33,7 @@ class Weights:
     def add(self, values: Values) -> str:
         """The name of a constant."""
         name = f"w{len(self.tensors)}"
-        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.tensors.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 
     def drawn(self, *shape: int) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
+from runner.canary import role_models
 from runner.triton import TritonSettings, clean_up, prepare, wait_ready
 
 _MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -65,9 +66,10 @@ class Client:
         return [json.loads(value) for value in found[:, 0]]
 
 
-def _serve(name: str, state_dir: Path) -> Iterator[Server]:
-    model_set = json.loads((_MODELS / "sets" / f"{name}.json").read_text())
-    settings = TritonSettings(state_dir=state_dir, repository_dir=_MODELS / model_set["repository"])
+def serve(model_set: dict[str, Any], models: Path, state_dir: Path, more: tuple[str, ...] = ()) -> Iterator[Server]:
+    """A server of a set's models, and of ``more``, from the repository in the folder ``models``."""
+    wanted = (*role_models(model_set), *more)
+    settings = TritonSettings(state_dir=state_dir, repository_dir=models / model_set["repository"], models=wanted)
     process = prepare(settings)
     with (state_dir / "triton.log").open("wb") as log:
         running = subprocess.Popen(
@@ -80,6 +82,11 @@ def _serve(name: str, state_dir: Path) -> Iterator[Server]:
             os.killpg(running.pid, signal.SIGKILL)
             running.wait()
             clean_up(settings)
+
+
+def _serve(name: str, state_dir: Path) -> Iterator[Server]:
+    model_set = json.loads((_MODELS / "sets" / f"{name}.json").read_text())
+    yield from serve(model_set, _MODELS, state_dir)
 
 
 @pytest.fixture(scope="session")

@@ -66,11 +66,13 @@ def generate(first: NDArray[np.float32], decode: Decode, rules: Rules) -> Hypoth
         going = [choice for choice in ranked if choice[2] != rules.end][: rules.beams]
         parents = [row for _, row, _ in going]
         running = [running[row].plus(token, value) for value, row, token in going]
-        if not running or length == rules.tokens_max or _settled(ended, running, rules.beams):
+        if not running or _settled(ended, running, rules.beams):
+            return max(ended, key=lambda each: each.score)
+        if length == rules.tokens_max:
             break
         last = np.array([each.tokens[-1] for each in running], np.int64)
         logits = decode(last, np.array(parents, np.int64))
-    return max(ended or running, key=lambda each: each.score)
+    return max([*ended, *running], key=lambda each: each.score)
 
 
 def _settled(ended: list[Hypothesis], running: Sequence[Hypothesis], beams: int) -> bool:
