@@ -33,6 +33,8 @@ class MeshConfig:
     rest_port: int = 8080
     grpc_port: int = 9090
     model_set: str = "lite"
+    # Sets whose vectors are still searched, separated by commas; from the same repository.
+    model_sets_before: str = ""
     fetch_allow: str = ""
     # Servers of one's own; empty: the embedded one is started.
     nats_url: str = ""
@@ -177,7 +179,7 @@ class Mesh:
             state_dir=self.config.data_dir / "triton",
             # An absolute path, of a set of one's own, stays as it is.
             repository_dir=servers.ROOT / "models" / model_set["repository"],
-            models=role_models(model_set),
+            models=self._role_models(),
             grpc_port=self._port(),
             http_port=self._port(),
             metrics_port=self._port(),
@@ -190,11 +192,10 @@ class Mesh:
         if "triton" in self.processes:
             # Reasons of single failures are noise while Triton restarts; events are what counts.
             logging.getLogger("runner.canary").setLevel(logging.ERROR)
-            model_set = self._model_set()
             canary = Canary(
                 self._addresses["triton"],
-                role_models(model_set),
-                settings=canary_settings(model_set),
+                self._role_models(),
+                settings=canary_settings(self._model_set()),
                 report=self._canary_says,
             )
             self._canary = asyncio.create_task(canary.run())
@@ -217,6 +218,7 @@ class Mesh:
             "LENSMESH_TRITON_ADDRESS": self._addresses["triton"],
             "LENSMESH_MILVUS_URI": self._addresses["milvus"],
             "LENSMESH_MODEL_SET": self.config.model_set,
+            "LENSMESH_MODEL_SETS_BEFORE": self.config.model_sets_before,
             "LENSMESH_FETCH_ALLOW": self.config.fetch_allow,
             "LENSMESH_LOG_FORMAT": self.config.log_format,
         }
@@ -227,12 +229,17 @@ class Mesh:
             settings[f"LENSMESH_{name.upper()}_ADDRESS"] = self._addresses[name]
         return settings | self.config.settings
 
-    def _model_set(self) -> dict[str, Any]:
-        name, sets = self.config.model_set, servers.ROOT / "models" / "sets"
+    def _role_models(self) -> tuple[str, ...]:
+        """The models that the services call, of the set in use and of those before."""
+        names = (self.config.model_set, *filter(None, self.config.model_sets_before.split(",")))
+        return tuple(dict.fromkeys(model for name in names for model in role_models(self._model_set(name))))
+
+    def _model_set(self, name: str = "") -> dict[str, Any]:
+        name, sets = name or self.config.model_set, servers.ROOT / "models" / "sets"
         path = Path(name) if name.endswith(".json") else sets / f"{name}.json"
         if not path.exists():
             known = ", ".join(sorted(each.stem for each in sets.glob("*.json")))
-            raise StartFailed(f"LENSMESH_MODEL_SET: no model set {self.config.model_set!r}; there are: {known}")
+            raise StartFailed(f"LENSMESH_MODEL_SET: no model set {name!r}; there are: {known}")
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
@@ -261,6 +268,7 @@ def from_environment() -> MeshConfig:
         rest_port=ports["LENSMESH_REST_PORT"],
         grpc_port=ports["LENSMESH_GRPC_PORT"],
         model_set=os.environ.get("LENSMESH_MODEL_SET") or "lite",
+        model_sets_before=os.environ.get("LENSMESH_MODEL_SETS_BEFORE", ""),
         fetch_allow=os.environ.get("LENSMESH_FETCH_ALLOW", ""),
         nats_url=os.environ.get("LENSMESH_NATS_URL", ""),
         triton_address=os.environ.get("LENSMESH_TRITON_ADDRESS", ""),

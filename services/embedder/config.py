@@ -33,3 +33,14 @@ class MilvusSettings(BaseSettings):
         description="Flush a collection that is being written to after so many rows: Lite searches them slowly.",
     )
     update_features_max: int = Field(200, ge=1, description="Features of one asset whose metadata an update rewrites.")
+
+
+class ReembedSettings(BaseSettings):
+    """How a namespace is embedded anew."""
+
+    model_config = SettingsConfigDict(env_prefix="LENSMESH_REEMBED_", extra="ignore")
+
+    concurrency: int = Field(4, ge=1, le=256, description="Features at a time; new assets need the models, too.")
+    grace_s: float = Field(
+        10, ge=0, description="Until old vectors are removed; searches and writes under way still use them."
+    )

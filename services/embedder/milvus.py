@@ -85,9 +85,13 @@ class Milvus:
         """Raise unless the server answers."""
         await self._call(lambda client: client.list_collections())
 
-    async def upsert(self, collection: str, schema: Schema, rows: Sequence[Row]) -> None:
-        """Write rows; returns when they are stored. Rows of concurrent callers share a call."""
-        if collection not in self._known:
+    async def upsert(self, collection: str, schema: Schema | None, rows: Sequence[Row]) -> None:
+        """Write rows; returns when they are stored. Rows of concurrent callers share a call.
+
+        Args:
+            schema: how the collection is made when there is none; None: the rows were read from it.
+        """
+        if schema and collection not in self._known:
             await self._create(collection, schema)
         joined: dict[int, _Pending] = {}
         wait_s = self._wait_s(collection)
@@ -156,6 +160,12 @@ class Milvus:
         await self._call(
             lambda client: client.delete(collection, filter=expression), collection=collection, absent=None
         )
+
+    async def drop(self, collection: str) -> None:
+        """Remove a collection with all its rows."""
+        self._known.discard(collection)
+        self._unflushed.pop(collection, None)
+        await self._call(lambda client: client.drop_collection(collection), collection=collection, absent=None)
 
     async def flush_regularly(self) -> None:
         """Flush collections that have gathered many rows, or are not written to any more; for ever."""

@@ -6,9 +6,11 @@ import asyncio
 
 from lensmesh.v1 import embedder_pb2_grpc
 
-from services.embedder.config import EmbedderWorkerSettings, MilvusSettings
+from services.embedder.config import EmbedderWorkerSettings, MilvusSettings, ReembedSettings
 from services.embedder.documents import Documents
+from services.embedder.generations import Generations
 from services.embedder.milvus import Milvus
+from services.embedder.reembed import Reembed
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.store import Store
 from services.embedder.vectors import Vectors
@@ -25,33 +27,40 @@ from services.mesh.service import Frame, Parts
 async def build(frame: Frame) -> Parts:
     """The service's parts."""
     models = TritonModels(frame.mesh.triton_address, load(TritonSettings))
-    vectors = Vectors(models, ModelSet.read(frame.mesh.model_set))
+    mesh = frame.mesh
+    before = [ModelSet.read(name) for name in mesh.model_sets_before.split(",") if name]
+    vectors = Vectors(models, ModelSet.read(mesh.model_set), before)
+    generations = await Generations.open(frame.bus, vectors)
     settings = load(MilvusSettings)
-    milvus = Milvus(frame.mesh.milvus_uri, settings)
+    milvus = Milvus(mesh.milvus_uri, settings)
     blobs = await NatsBlobStore.open(frame.bus)
-    store = Store(milvus, Documents(blobs), vectors, settings)
+    store = Store(milvus, Documents(blobs), vectors, generations, settings)
+    reembed = Reembed(vectors, generations, store, blobs, load(ReembedSettings))
     tasks = await TaskStore.open(frame.bus)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         embedder_pb2_grpc.add_EmbedderServiceServicer_to_server,
-        EmbedderServicer(vectors, store),
+        EmbedderServicer(vectors, generations, store, reembed),
         "lensmesh.v1.EmbedderService",
     )
+    work = EmbedderWork(vectors, generations, store, blobs)
     flushing = asyncio.create_task(milvus.flush_regularly())
 
     async def close() -> None:
         flushing.cancel()
+        await generations.close()
         await milvus.close()
         await models.close()
 
     return Parts(
         rpc=rpc,
-        rpc_address=frame.mesh.embedder_address,
+        rpc_address=mesh.embedder_address,
         pings={
             "nats": frame.bus.ping,
+            "generations": generations.ping,
             "triton": lambda: models.ready(vectors.model_names()),
             "milvus": milvus.ping,
         },
-        runnables=[Worker(frame.bus, tasks, EmbedderWork(vectors, store, blobs), load(EmbedderWorkerSettings))],
+        runnables=[Worker(frame.bus, tasks, work, load(EmbedderWorkerSettings))],
         closers=[close],
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 from lensmesh.v1 import asset_pb2, embedder_pb2, embedder_pb2_grpc
 
+from services.embedder.generations import Generations
+from services.embedder.reembed import Reembed
 from services.embedder.search import search
 from services.embedder.store import Store
 from services.embedder.vectors import Vectors
@@ -16,24 +19,28 @@ from services.mesh.tenancy import Tenant
 class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     """Serves lensmesh.v1.EmbedderService."""
 
-    def __init__(self, vectors: Vectors, store: Store) -> None:
+    def __init__(self, vectors: Vectors, generations: Generations, store: Store, reembed: Reembed) -> None:
         self._vectors = vectors
+        self._generations = generations
         self._store = store
+        self._reembed = reembed
 
     async def EmbedInputs(
         self, request: embedder_pb2.EmbedInputsRequest, context: Any
     ) -> embedder_pb2.EmbedInputsResponse:
         """Vectors of queries."""
-        made = await asyncio.gather(*map(self._embed, request.inputs))
+        tenant = Tenant(request.namespace_id)
+        chosen = self._generations.lasting if request.lasting else self._generations.active
+        made = await asyncio.gather(*(self._embed(each, chosen(tenant, each.vector_index)) for each in request.inputs))
         return embedder_pb2.EmbedInputsResponse(vectors=made)
 
-    async def _embed(self, given: embedder_pb2.EmbedInput) -> embedder_pb2.EmbeddedVector:
+    async def _embed(self, given: embedder_pb2.EmbedInput, version: str) -> embedder_pb2.EmbeddedVector:
         kind = given.WhichOneof("input")
         if kind == "text":
-            return await self._vectors.of_text(given.vector_index, given.text, query=True)
+            return await self._vectors.of_text(given.vector_index, given.text, version, query=True)
         if kind == "image":
-            return await self._vectors.of_image(given.vector_index, given.image)
-        return self._vectors.given(given.vector_index, given.vector)
+            return await self._vectors.of_image(given.vector_index, given.image, version)
+        return self._vectors.given(given.vector_index, given.vector, version)
 
     async def SearchVectors(
         self, request: embedder_pb2.SearchVectorsRequest, context: Any
@@ -66,8 +73,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     ) -> embedder_pb2.ReadFeatureVectorsResponse:
         """Read a feature with its vectors."""
         feature, vectors = await self._store.read_feature(Tenant(request.namespace_id), request.feature_id)
-        named = [embedder_pb2.NamedVector(field_name=each.field_name, embedded=each.embedded) for each in vectors]
-        return embedder_pb2.ReadFeatureVectorsResponse(feature=feature, vectors=named)
+        return embedder_pb2.ReadFeatureVectorsResponse(feature=feature, vectors=vectors)
 
     async def CountAssets(
         self, request: embedder_pb2.CountAssetsRequest, context: Any
@@ -81,4 +87,20 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.DescribeIndexesRequest, context: Any
     ) -> embedder_pb2.DescribeIndexesResponse:
         """Say what each index holds."""
-        return embedder_pb2.DescribeIndexesResponse(vector_indexes=self._vectors.kinds())
+        return embedder_pb2.DescribeIndexesResponse(
+            vector_indexes=self._generations.kinds(Tenant(request.namespace_id))
+        )
+
+    async def BuildGeneration(
+        self, request: embedder_pb2.BuildGenerationRequest, context: Any
+    ) -> AsyncIterator[embedder_pb2.BuildGenerationResponse]:
+        """Make the vectors that an index lacks."""
+        async for progress in self._reembed.build(Tenant(request.namespace_id), request.vector_index):
+            yield embedder_pb2.BuildGenerationResponse(progress=progress)
+
+    async def SwitchGeneration(
+        self, request: embedder_pb2.SwitchGenerationRequest, context: Any
+    ) -> embedder_pb2.SwitchGenerationResponse:
+        """Search by the model in use now."""
+        await self._reembed.switch(Tenant(request.namespace_id), request.vector_index)
+        return embedder_pb2.SwitchGenerationResponse()

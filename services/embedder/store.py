@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from google.protobuf.json_format import MessageToDict
@@ -22,8 +23,9 @@ from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 from services.embedder import hashes
 from services.embedder.config import MilvusSettings
 from services.embedder.documents import Documents
+from services.embedder.generations import INDEXES, Generations
 from services.embedder.milvus import Milvus, Row, Schema
-from services.embedder.vectors import KEYWORD, ROLES, Vectors, dense_array
+from services.embedder.vectors import KEYWORD, Index, Vectors, dense_array
 from services.mesh.errors import InvalidArgument, NotFound
 from services.mesh.filters import Condition, matches
 from services.mesh.filters import compile as compile_filter
@@ -47,6 +49,9 @@ _FEATURE_VECTORS_MAX = 18
 # Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
 SCORE_DECIMALS = 6
 
+# Rows of one query, by Milvus' own limit on a window of results.
+_QUERY_LIMIT_MAX = 16_384
+
 MessageT = TypeVar("MessageT", bound=Message)
 
 
@@ -58,34 +63,43 @@ class Hit:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class NamedVector:
-    """A vector and the name that it is stored under."""
-
-    field_name: str
-    embedded: embedder_pb2.EmbeddedVector
-
-
 class Store:
     """What the embedder keeps."""
 
-    def __init__(self, milvus: Milvus, documents: Documents, vectors: Vectors, settings: MilvusSettings) -> None:
+    def __init__(
+        self,
+        milvus: Milvus,
+        documents: Documents,
+        vectors: Vectors,
+        generations: Generations,
+        settings: MilvusSettings,
+    ) -> None:
         self._milvus = milvus
         self._documents = documents
         self._vectors = vectors
+        self._generations = generations
         self._settings = settings
+        # By asset id; forgotten when nobody holds or waits for it. Other replicas of this service are not kept out.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, asset_id: str) -> asyncio.Lock:
+        """Held by whoever reads an asset or its features and writes them again, so that none undoes another."""
+        return self._turns.setdefault(asset_id, asyncio.Lock())
 
     async def write(
-        self, tenant: Tenant, asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: Sequence[NamedVector]
+        self,
+        tenant: Tenant,
+        feature: feature_pb2.Feature,
+        vectors: Sequence[embedder_pb2.NamedVector],
+        asset: asset_pb2.Asset | None = None,
     ) -> None:
-        """Write an asset with one feature and its vectors; writing the same again changes nothing."""
-        metadata = MessageToDict(asset.metadata)
-        documents = [
-            _document_row(_ASSET, asset.asset_id, asset, await self._documents.encode(tenant, asset), metadata),
-            _document_row(
-                _FEATURE, feature.feature_id, feature, await self._documents.encode(tenant, feature), metadata
-            ),
-        ]
+        """Write a feature with these vectors of it, and its asset if given; writing the same again changes nothing."""
+        metadata = MessageToDict(feature.metadata)
+        document = await self._documents.encode(tenant, feature)
+        documents = [_document_row(_FEATURE, feature.feature_id, feature, document, metadata)]
+        if asset:
+            document = await self._documents.encode(tenant, asset)
+            documents.append(_document_row(_ASSET, asset.asset_id, asset, document, metadata))
         await asyncio.gather(
             self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, documents),
             *(self._write_vector(tenant, feature, each, metadata) for each in vectors),
@@ -105,21 +119,58 @@ class Store:
         return await self._documents.decode(rows[0]["document"], asset_pb2.Asset)
 
     async def read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
-        """The features of an asset, oldest first."""
+        """The features of an asset, oldest first, with the vectors that searches see."""
+        return [self._shown(tenant, each) for each in await self._read_features(tenant, asset_id)]
+
+    async def _read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
         chosen = f"{_equals('asset_id', asset_id)} and {_equals('kind', _FEATURE)}"
         rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
         features = [await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows]
         return sorted(features, key=lambda each: (each.created_at.ToNanoseconds(), each.feature_id))
 
     async def features_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, feature_pb2.Feature]:
-        """Features by their ids; missing ones are left out."""
-        return await self._by_id(tenant, _FEATURE, ids, feature_pb2.Feature)
+        """Features by their ids, with the vectors that searches see; missing ones are left out."""
+        found = await self._by_id(tenant, _FEATURE, ids, feature_pb2.Feature)
+        return {feature_id: self._shown(tenant, feature) for feature_id, feature in found.items()}
 
-    async def read_feature(self, tenant: Tenant, feature_id: str) -> tuple[feature_pb2.Feature, list[NamedVector]]:
+    async def feature_ids(self, tenant: Tenant, prefix: str) -> list[str]:
+        """The ids of all features that begin with some hex digits."""
+        chosen = f"{_equals('kind', _FEATURE)} and id like {_quoted(prefix + '%')}"
+        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id"], limit=_QUERY_LIMIT_MAX)
+        return sorted(row["id"] for row in rows)
+
+    async def whole_feature(self, tenant: Tenant, feature_id: str) -> feature_pb2.Feature:
+        """A feature with the vectors of every generation.
+
+        Raises:
+            NotFound: there is none in this namespace.
+        """
+        found = await self._by_id(tenant, _FEATURE, [feature_id], feature_pb2.Feature)
+        if feature_id not in found:
+            raise NotFound(f"no feature {feature_id!r} in this namespace")
+        return found[feature_id]
+
+    def _shown(self, tenant: Tenant, feature: feature_pb2.Feature) -> feature_pb2.Feature:
+        seen = [
+            each
+            for each in feature.vectors
+            if each.model_version == self._generations.active(tenant, each.vector_index)
+        ]
+        del feature.vectors[:]
+        feature.vectors.extend(seen)
+        return feature
+
+    async def drop_generation(self, tenant: Tenant, index: Index, version: str) -> None:
+        """Remove an index's vectors of one model version."""
+        await self._milvus.drop(_index_collection(tenant, index, version))
+
+    async def read_feature(
+        self, tenant: Tenant, feature_id: str
+    ) -> tuple[feature_pb2.Feature, list[embedder_pb2.NamedVector]]:
         """A feature with all of its vectors.
 
         Raises:
-            NotFound: there is none in this namespace, or not every vector is of a model that is still in use.
+            NotFound: there is none in this namespace, or a vector of it is missing.
         """
         tenant.key(feature_id)
         features = await self.features_by_id(tenant, [feature_id])
@@ -128,26 +179,12 @@ class Store:
         feature = features[feature_id]
         stored: dict[tuple[int, str], Any] = {}
         for index in {each.vector_index for each in feature.vectors}:
-            name, _ = self._index_collection(tenant, index)
+            name = _index_collection(tenant, index, self._generations.active(tenant, index))
             rows = await self._milvus.query(
                 name, _equals("feature_id", feature_id), ["id", "field_name", "vector"], limit=_FEATURE_VECTORS_MAX
             )
             stored |= {(index, row["field_name"]): row["vector"] for row in rows}
-        vectors = [self._named(each, stored.get((each.vector_index, each.field_name))) for each in feature.vectors]
-        return feature, vectors
-
-    def _named(self, info: feature_pb2.VectorInfo, value: Any) -> NamedVector:
-        # A keyword vector without words has no row.
-        if info.model_version != self._vectors.version(info.vector_index) or (
-            value is None and info.vector_index != KEYWORD
-        ):
-            raise NotFound(f"the vector {info.field_name!r} is not of the model in use")
-        embedded = embedder_pb2.EmbeddedVector(
-            vector_index=info.vector_index,
-            model_version=info.model_version,
-            vector=_from_milvus(info.vector_index, value),
-        )
-        return NamedVector(info.field_name, embedded)
+        return feature, [_named(each, stored.get((each.vector_index, each.field_name))) for each in feature.vectors]
 
     async def near_duplicates(
         self, tenant: Tenant, asset: asset_pb2.Asset, collection_ids: Sequence[str], max_distance: int, limit: int
@@ -205,7 +242,7 @@ class Store:
     ) -> None:
         """Remove an asset's features and vectors: all but the one to keep, or only the given one."""
         of_asset = _equals("asset_id", asset_id)
-        indexes = [(self._index_collection(tenant, index)[0], of_asset, "feature_id") for index in (*ROLES, KEYWORD)]
+        indexes = [(name, of_asset, "feature_id") for name in self._index_collections(tenant)]
         features = (tenant.milvus_collection(_DOCUMENTS), f"{of_asset} and {_equals('kind', _FEATURE)}", "id")
         for name, expression, column in (features, *indexes):
             if keep is not None:
@@ -221,13 +258,12 @@ class Store:
     async def rewrite_metadata(self, tenant: Tenant, asset_id: str, metadata: Struct) -> None:
         """Give all features and vectors of an asset new metadata."""
         value = MessageToDict(metadata)
-        for feature in await self.read_features(tenant, asset_id):
+        for feature in await self._read_features(tenant, asset_id):
             feature.metadata.CopyFrom(metadata)
             document = await self._documents.encode(tenant, feature)
             row = _document_row(_FEATURE, feature.feature_id, feature, document, value)
             await self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, [row])
-        for index in (*ROLES, KEYWORD):
-            name, schema = self._index_collection(tenant, index)
+        for name in self._index_collections(tenant):
             rows = await self._milvus.query(
                 name,
                 _equals("asset_id", asset_id),
@@ -235,7 +271,7 @@ class Store:
                 limit=self._settings.update_features_max,
             )
             if rows:
-                await self._milvus.upsert(name, schema, [row | {"metadata": value} for row in rows])
+                await self._milvus.upsert(name, None, [row | {"metadata": value} for row in rows])
 
     async def search(
         self,
@@ -248,7 +284,8 @@ class Store:
         """The best features of one query, best first, each once, with scores of 0..1."""
         if query.vector_index == KEYWORD and not query.vector.indices:
             return []
-        name, _ = self._index_collection(tenant, query.vector_index)
+        version = query.model_version or self._generations.active(tenant, query.vector_index)
+        name = _index_collection(tenant, query.vector_index, version)
         compiled = compile_filter(condition, columns=_FILTER_COLUMNS)
         scope = _in("collection_id", collection_ids)
         expression = f"{scope} and ({compiled.expression})" if compiled.expression else scope
@@ -273,14 +310,17 @@ class Store:
         return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
 
     async def _write_vector(
-        self, tenant: Tenant, feature: feature_pb2.Feature, named: NamedVector, metadata: dict[str, Any]
+        self,
+        tenant: Tenant,
+        feature: feature_pb2.Feature,
+        named: embedder_pb2.NamedVector,
+        metadata: dict[str, Any],
     ) -> None:
-        index = named.embedded.vector_index
+        index, version = named.embedded.vector_index, named.embedded.model_version
         if index == KEYWORD and not named.embedded.vector.indices:
             # A text without words has no row: Milvus refuses empty sparse vectors.
             return
-        name, schema = self._index_collection(tenant, index)
-        version = named.embedded.model_version
+        schema = Schema(strings=_VECTOR_STRINGS, dim=self._vectors.dim(index, version))
         row: Row = {
             "id": derived_uuid(tenant.namespace_id, feature.feature_id, str(index), named.field_name, version),
             "feature_id": feature.feature_id,
@@ -290,13 +330,32 @@ class Store:
             "metadata": metadata,
             "vector": _milvus_vector(named.embedded),
         }
-        await self._milvus.upsert(name, schema, [row])
+        await self._milvus.upsert(_index_collection(tenant, index, version), schema, [row])
 
-    def _index_collection(self, tenant: Tenant, index: common_pb2.VectorIndex.ValueType) -> tuple[str, Schema]:
-        kind = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
-        version = re.sub(r"[^A-Za-z0-9]", "_", self._vectors.version(index))
-        dim = 0 if index == KEYWORD else self._vectors.role(index).dim
-        return tenant.milvus_collection(f"{kind}_{version}"), Schema(strings=_VECTOR_STRINGS, dim=dim)
+    def _index_collections(self, tenant: Tenant) -> list[str]:
+        """The Milvus collections that vectors of this namespace may be in."""
+        return [
+            _index_collection(tenant, index, version)
+            for index in INDEXES
+            for version in sorted(self._generations.alive(tenant, index))
+        ]
+
+
+def _index_collection(tenant: Tenant, index: Index, version: str) -> str:
+    kind = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
+    return tenant.milvus_collection(f"{kind}_{re.sub(r'[^A-Za-z0-9]', '_', version)}")
+
+
+def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector:
+    # A keyword vector without words has no row.
+    if value is None and info.vector_index != KEYWORD:
+        raise NotFound(f"the vector {info.field_name!r} is missing")
+    embedded = embedder_pb2.EmbeddedVector(
+        vector_index=info.vector_index,
+        model_version=info.model_version,
+        vector=_from_milvus(info.vector_index, value),
+    )
+    return embedder_pb2.NamedVector(field_name=info.field_name, embedded=embedded, input=info.input)
 
 
 def _document_row(

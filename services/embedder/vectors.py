@@ -5,12 +5,15 @@ Where vectors are kept is not known here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 import numpy as np
 from lensmesh.v1 import common_pb2, embedder_pb2, namespace_pb2
 from numpy.typing import NDArray
 
 from services.embedder import keywords
-from services.mesh.errors import InvalidArgument
+from services.mesh.errors import Conflict, InvalidArgument
 from services.mesh.json_names import enum_names
 from services.mesh.models import ModelSet, Role, TritonModels, bytes_tensor
 
@@ -19,56 +22,66 @@ MULTIMODAL = common_pb2.VECTOR_INDEX_MULTIMODAL
 TEXT = common_pb2.VECTOR_INDEX_TEXT
 KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
 
+Index: TypeAlias = common_pb2.VectorIndex.ValueType
+
 ROLES = {IMAGE: "embed_image", MULTIMODAL: "embed_multimodal", TEXT: "embed_text"}
 
 
 class Vectors:
-    """The models of the four indexes."""
+    """The models of the four indexes.
 
-    def __init__(self, models: TritonModels, model_set: ModelSet) -> None:
+    Args:
+        model_set: the set in use.
+        before: sets that indexes may still be searched by, because they were not embedded anew yet.
+    """
+
+    def __init__(self, models: TritonModels, model_set: ModelSet, before: Sequence[ModelSet] = ()) -> None:
         self._models = models
-        self._set = model_set
+        self._newest = {index: model_set.roles[name] for index, name in ROLES.items()}
+        self._roles: dict[tuple[int, str], Role] = {}
+        for known in (model_set, *before):
+            for index, name in ROLES.items():
+                self._roles.setdefault((index, known.roles[name].version), known.roles[name])
 
-    def role(self, index: common_pb2.VectorIndex.ValueType) -> Role:
-        """The role that serves a dense index."""
-        return self._set.roles[ROLES[index]]
+    def serves(self, index: Index, version: str) -> bool:
+        """Whether vectors of this version can be made."""
+        return version == keywords.VERSION if index == KEYWORD else (index, version) in self._roles
 
-    def version(self, index: common_pb2.VectorIndex.ValueType) -> str:
-        """The version of the index's model."""
-        return keywords.VERSION if index == KEYWORD else self.role(index).version
+    def dim(self, index: Index, version: str) -> int:
+        """The dimensions of an index's vectors; 0: sparse ones. Raises Conflict."""
+        return 0 if index == KEYWORD else self._role(index, version).dim
 
-    def kinds(self) -> dict[str, namespace_pb2.VectorIndexKind]:
-        """What each index holds, by its name in JSON."""
-        names = enum_names(common_pb2.VectorIndex.DESCRIPTOR)
-        return {names[index]: self._kind(index) for index in (*ROLES, KEYWORD)}
+    def version(self, index: Index) -> str:
+        """The version of the index's model in use."""
+        return keywords.VERSION if index == KEYWORD else self._newest[index].version
 
     def model_names(self) -> list[str]:
         """Every model that is called."""
-        return [name for index in ROLES for name in self.role(index).models]
+        return [name for role in self._roles.values() for name in role.models]
 
     async def of_text(
-        self, index: common_pb2.VectorIndex.ValueType, text: str, *, query: bool = False
+        self, index: Index, text: str, version: str, *, query: bool = False
     ) -> embedder_pb2.EmbeddedVector:
         """The vector of a text: float32 of unit length, or sparse for the keyword index.
 
         Raises:
             InvalidArgument: the index takes no texts.
+            Conflict: no model of this version is served.
             LensmeshError: as `TritonModels.infer`.
         """
         if index == KEYWORD:
+            self._check_keywords(version)
             vector = keywords.encode_query(text) if query else keywords.encode_document(text)
-            return self._embedded(index, vector)
+            return _embedded(index, version, vector)
         if index == IMAGE:
             raise InvalidArgument.field("vector_index", "the image index takes images, not texts", "index.input")
-        role = self.role(index)
+        role = self._role(index, version)
         answer = await self._models.infer(
             role.text_model or role.model, {"TEXT": bytes_tensor(text.encode())}, ["VECTOR"]
         )
-        return self._embedded(index, _dense(answer["VECTOR"]))
+        return _embedded(index, version, _dense(answer["VECTOR"]))
 
-    async def of_image(
-        self, index: common_pb2.VectorIndex.ValueType, image: bytes, text: str = ""
-    ) -> embedder_pb2.EmbeddedVector:
+    async def of_image(self, index: Index, image: bytes, version: str, text: str = "") -> embedder_pb2.EmbeddedVector:
         """The vector of an image, float32 of unit length.
 
         Args:
@@ -77,18 +90,19 @@ class Vectors:
 
         Raises:
             InvalidArgument: the index takes no images.
+            Conflict: no model of this version is served.
             LensmeshError: as `TritonModels.infer`.
         """
         if index in (TEXT, KEYWORD):
             raise InvalidArgument.field("vector_index", "this index takes texts, not images", "index.input")
-        role = self.role(index)
+        role = self._role(index, version)
         inputs = {"IMAGE": bytes_tensor(image)}
         if text and index == MULTIMODAL and "ocr" in role.uses:
             inputs["TEXT"] = bytes_tensor(text.encode())
         answer = await self._models.infer(role.image_model or role.model, inputs, ["VECTOR"])
-        return self._embedded(index, _dense(answer["VECTOR"]))
+        return _embedded(index, version, _dense(answer["VECTOR"]))
 
-    def given(self, index: common_pb2.VectorIndex.ValueType, vector: common_pb2.Vector) -> embedder_pb2.EmbeddedVector:
+    def given(self, index: Index, vector: common_pb2.Vector, version: str) -> embedder_pb2.EmbeddedVector:
         """A caller's own dense vector, scaled to unit length.
 
         Raises:
@@ -97,28 +111,45 @@ class Vectors:
         if index == KEYWORD:
             raise InvalidArgument.field("vector", "the keyword index takes texts, not vectors", "index.input")
         values = dense_array(vector)
-        dim, length = self.role(index).dim, float(np.linalg.norm(values))
+        dim, length = self.dim(index, version), float(np.linalg.norm(values))
         if len(values) != dim:
             raise InvalidArgument.field("vector", f"has {len(values)} dimensions; the index has {dim}", "vector.dim")
         if not np.isfinite(length) or length == 0:
             raise InvalidArgument.field("vector", "must be finite and not all zeros", "vector.length")
-        return self._embedded(index, _dense(values / length))
+        return _embedded(index, version, _dense(values / length))
 
-    def _kind(self, index: common_pb2.VectorIndex.ValueType) -> namespace_pb2.VectorIndexKind:
+    def kind(self, index: Index, version: str) -> namespace_pb2.VectorIndexKind:
+        """What the index holds when its vectors are of this version; without its size where that is not known."""
         modalities = {IMAGE: ["image"], MULTIMODAL: ["image", "text"]}.get(index, ["text"])
         kind = namespace_pb2.VectorIndexKind(
-            supported_modalities=modalities, vector_type="dense", model_version=self.version(index)
+            supported_modalities=modalities, vector_type="dense", model_version=version
         )
         if index == KEYWORD:
             kind.vector_type = "sparse"
-        else:
-            kind.size = self.role(index).dim
+        elif self.serves(index, version):
+            kind.size = self.dim(index, version)
         return kind
 
-    def _embedded(
-        self, index: common_pb2.VectorIndex.ValueType, vector: common_pb2.Vector
-    ) -> embedder_pb2.EmbeddedVector:
-        return embedder_pb2.EmbeddedVector(vector_index=index, model_version=self.version(index), vector=vector)
+    def _role(self, index: Index, version: str) -> Role:
+        if (index, version) not in self._roles:
+            raise _not_served(index, version)
+        return self._roles[(index, version)]
+
+    def _check_keywords(self, version: str) -> None:
+        if version != keywords.VERSION:
+            raise _not_served(KEYWORD, version)
+
+
+def _not_served(index: Index, version: str) -> Conflict:
+    name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
+    return Conflict(
+        f"the index {name!r} of this namespace holds vectors of {version!r}, a model that is not served any more: embed"
+        " the namespace anew, or name the old model set in LENSMESH_MODEL_SETS_BEFORE"
+    )
+
+
+def _embedded(index: Index, version: str, vector: common_pb2.Vector) -> embedder_pb2.EmbeddedVector:
+    return embedder_pb2.EmbeddedVector(vector_index=index, model_version=version, vector=vector)
 
 
 def _dense(tensor: NDArray[np.float32]) -> common_pb2.Vector:

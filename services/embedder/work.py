@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import Struct
-from lensmesh.v1 import asset_pb2, embedder_pb2, feature_pb2, index_pb2, task_pb2
+from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, task_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
+from lensmesh.v1.embedder_pb2 import NamedVector
 
-from services.embedder.store import NamedVector, Store
-from services.embedder.vectors import Vectors
+from services.embedder.generations import Generations
+from services.embedder.inputs import Inputs
+from services.embedder.store import Store
+from services.embedder.vectors import MULTIMODAL, Vectors
 from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
 from services.mesh.bus.tasks import Versioned, close_task
@@ -32,25 +35,34 @@ class EmbedderWork:
     finishes = pipeline.STAGE_STORED
     step = "store"
 
-    def __init__(self, vectors: Vectors, store: Store, blobs: BlobStore) -> None:
+    def __init__(self, vectors: Vectors, generations: Generations, store: Store, blobs: BlobStore) -> None:
         self._vectors = vectors
+        self._generations = generations
         self._store = store
         self._blobs = blobs
-        # By asset id; forgotten when nobody holds or waits for it. Other replicas of this service are not kept out.
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Embed and store one asset."""
         record, job = known.record, known.record.embed
         tenant = Tenant(record.namespace_id)
         steps: dict[str, task_pb2.TaskStep] = {}
-        vectors = await self._embed(job, record, attempt, last_attempt, steps)
+        inputs = Inputs(self._vectors, self._blobs, tenant)
+        vectors = await self._embed(inputs, tenant, record, attempt, last_attempt, steps)
         started = time.perf_counter()
         update = record.request.asset_update.mode
-        # Updates read the asset and write it again: one at a time, so that none undoes another.
-        async with self._turns.setdefault(record.task.asset_id, asyncio.Lock()):
+        for index in {each.embedded.vector_index for each in vectors}:
+            await self._generations.founded(tenant, index)
+        async with self._store.turn(record.task.asset_id):
             asset, feature = await self._documents(tenant, job, record, vectors, steps)
-            await self._store.write(tenant, asset, feature, vectors)
+            await self._store.write(tenant, feature, vectors, asset)
+            # Another generation may have been begun since the vectors were made; who builds it may have passed already.
+            while missing := self._generations.lacking(tenant, vectors):
+                more = await asyncio.gather(
+                    *(inputs.vector(each.embedded.vector_index, each.field_name, each.input, v) for each, v in missing)
+                )
+                vectors += more
+                list_vectors(feature, vectors)
+                await self._store.write(tenant, feature, more)
             if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
                 await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
             elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
@@ -87,29 +99,34 @@ class EmbedderWork:
 
     async def _embed(
         self,
-        job: pipeline.EmbedJob,
+        inputs: Inputs,
+        tenant: Tenant,
         record: pipeline.TaskRecord,
         attempt: int,
         last_attempt: bool,
         steps: dict[str, task_pb2.TaskStep],
     ) -> list[NamedVector]:
         """The vectors that could be made; what could not is told in the step, or raised to be tried again."""
+        job = record.embed
         if "embed" not in record.task.steps:
             return []
         if job.copied_from:
             steps["embed"] = done(0, attempt, copied_note(job.copied_from))
-            return [NamedVector(each.field_name, each.embedded) for each in job.copied]
+            return list(job.copied)
         started = time.perf_counter()
-        keys = {each.blob_key for each in job.inputs if each.blob_key}
-        images = {key: asyncio.create_task(self._blobs.get(key)) for key in keys}
-        results = await asyncio.gather(*(self._one(job, each, images) for each in job.inputs), return_exceptions=True)
+        wanted = [
+            (each, inputs.vector(each.vector_index, each.field_name, _input(tenant, job, each), version))
+            for each in job.inputs
+            for version in self._generations.written(tenant, each.vector_index)
+        ]
+        results = await asyncio.gather(*(making for _, making in wanted), return_exceptions=True)
         vectors: list[NamedVector] = []
         step = task_pb2.TaskStep(state=task_pb2.STEP_STATE_DONE, attempts=attempt)
         if record.task.steps["embed"].HasField("error"):
             # An input that vision could not fetch or decode.
             step.state = task_pb2.STEP_STATE_FAILED
             step.error.CopyFrom(record.task.steps["embed"].error)
-        for one, result in zip(job.inputs, results, strict=True):
+        for (one, _), result in zip(wanted, results, strict=True):
             if isinstance(result, LensmeshError):
                 if result.retryable and not last_attempt:
                     result.details = (result.details or {}) | {"step": "embed"}
@@ -130,15 +147,6 @@ class EmbedderWork:
         step.ms = round((time.perf_counter() - started) * 1e3, 1)
         steps["embed"] = step
         return vectors
-
-    async def _one(
-        self, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput, images: dict[str, asyncio.Task[bytes]]
-    ) -> NamedVector:
-        if one.WhichOneof("input") == "text":
-            return NamedVector(one.field_name, await self._vectors.of_text(one.vector_index, one.text))
-        image = await images[one.blob_key]
-        read = job.analysis.text if one.blob_key == job.image.blob_key else ""
-        return NamedVector(one.field_name, await self._vectors.of_image(one.vector_index, image, read))
 
     async def _documents(
         self,
@@ -208,13 +216,31 @@ def _feature(
         feature.detect.CopyFrom(found.detect)
     if found.HasField("json_output"):
         feature.json_output.CopyFrom(found.json_output)
+    list_vectors(feature, vectors)
+    return feature
+
+
+def list_vectors(feature: feature_pb2.Feature, vectors: Sequence[NamedVector]) -> None:
+    """Make the feature say which vectors it has."""
+    del feature.vectors[:]
     for each in vectors:
         feature.vectors.add(
             field_name=each.field_name,
             vector_index=each.embedded.vector_index,
             model_version=each.embedded.model_version,
+            input=each.input,
         )
-    return feature
+
+
+def _input(tenant: Tenant, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) -> feature_pb2.VectorInput:
+    """What is embedded, in words that stay true when the job is forgotten."""
+    if one.WhichOneof("input") == "text":
+        return feature_pb2.VectorInput(text=one.text)
+    # Models of both may use what was read on the image.
+    own = one.vector_index == MULTIMODAL and one.blob_key == job.image.blob_key
+    return feature_pb2.VectorInput(
+        image_sha256=tenant.image_sha256(one.blob_key), text=job.analysis.text if own else ""
+    )
 
 
 def _merged(old: Struct, new: Struct) -> Struct:
@@ -228,11 +254,10 @@ def _merged(old: Struct, new: Struct) -> Struct:
 def _following(
     asset: asset_pb2.Asset, feature: feature_pb2.Feature, vectors: list[NamedVector]
 ) -> pipeline.PercolateJob:
-    made: list[embedder_pb2.EmbeddedVector] = [each.embedded for each in vectors]
     return pipeline.PercolateJob(
         asset_id=asset.asset_id,
         feature_id=feature.feature_id,
         collection_id=asset.collection_id,
         metadata=asset.metadata,
-        vectors=made,
+        vectors=[each.embedded for each in vectors],
     )

@@ -27,6 +27,10 @@ class MeshSettings(BaseSettings):
     triton_address: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC endpoint.")
     milvus_uri: str = Field("http://127.0.0.1:19530", description="Milvus (or Milvus Lite as a server).")
     model_set: str = Field("lite", description="Name of the model set in models/sets, or a path to a JSON file.")
+    model_sets_before: str = Field(
+        "",
+        description="Model sets, separated by commas, whose vectors are still searched until they are made anew.",
+    )
     vision_address: str = Field("127.0.0.1:7101", description="host:port of the vision service.")
     embedder_address: str = Field("127.0.0.1:7102", description="host:port of the embedder service.")
     percolator_address: str = Field("127.0.0.1:7103", description="host:port of the percolator service.")

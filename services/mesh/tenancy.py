@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from services.mesh.errors import NotFound
 
+# Marks the key of a normalised image; the file itself, when it was uploaded, has its bare hash.
+_IMAGE = "-n"
 # One token of a NATS subject or KV key: no dots, wildcards or spaces.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -67,6 +69,14 @@ class Tenant:
     def blob(self, sha256: str) -> str:
         """The blob store's key of content with this hash."""
         return f"{self.namespace_id}/{sha256}"
+
+    def image(self, file_sha256: str) -> str:
+        """The blob store's key of the normalised image of a file: equal files have equal normalised images."""
+        return self.blob(f"{file_sha256}{_IMAGE}")
+
+    def image_sha256(self, key: str) -> str:
+        """The hash of the file behind a key that `image` made."""
+        return key.removeprefix(self.blob("")).removesuffix(_IMAGE)
 
     def owns_blob(self, key: str) -> bool:
         """Whether a blob store's key belongs to this namespace."""

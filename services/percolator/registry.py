@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import structlog
 from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
@@ -92,6 +93,20 @@ class Registry:
         """Store a query; returns when it is being matched."""
         key = tenant.key(record.stored_query.percolator_id)
         await self._mirror.seen(await self._bucket.put(key, record.SerializeToString()))
+
+    async def replace(self, tenant: Tenant, record: engine_pb2.StoredQueryRecord) -> None:
+        """Store a query in the place of itself; returns when it is being matched.
+
+        Raises:
+            NotFound: it is not there any more.
+        """
+        percolator_id = record.stored_query.percolator_id
+        try:
+            revision = (await self._bucket.get(tenant.key(percolator_id))).revision
+            written = await self._bucket.update(tenant.key(percolator_id), record.SerializeToString(), revision)
+        except (KeyNotFoundError, KeyWrongLastSequenceError):
+            raise NotFound(f"no stored query {percolator_id!r} in this namespace") from None
+        await self._mirror.seen(written)
 
     def get(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
         """Read a stored query.

@@ -23,7 +23,11 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         self, request: engine_pb2.PutStoredQueryRequest, context: Any
     ) -> engine_pb2.PutStoredQueryResponse:
         """Store a query."""
-        await self._registry.put(Tenant(request.record.namespace_id), request.record)
+        tenant = Tenant(request.record.namespace_id)
+        if request.replace:
+            await self._registry.replace(tenant, request.record)
+        else:
+            await self._registry.put(tenant, request.record)
         return engine_pb2.PutStoredQueryResponse()
 
     async def ScanStoredQueries(

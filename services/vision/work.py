@@ -58,7 +58,7 @@ class VisionWork:
         request = known.record.request
         started = time.perf_counter()
         image = await self._fetch(tenant, known)
-        reference = image_ref(image, tenant.blob(_blob_name(image)))
+        reference = image_ref(image, tenant.image(image.file_sha256))
         (asset_id, existing), _ = await asyncio.gather(
             self._asset(tenant, known.record, image), self._blobs.put(reference.blob_key, image.content)
         )
@@ -180,7 +180,7 @@ class VisionWork:
         return pipeline.EmbedJobInput(vector_index=embed.vector_index, field_name=name, blob_key=key)
 
     async def _store(self, tenant: Tenant, image: NormalisedImage) -> str:
-        key = tenant.blob(_blob_name(image))
+        key = tenant.image(image.file_sha256)
         await self._blobs.put(key, image.content)
         return key
 
@@ -196,11 +196,6 @@ def image_ref(image: NormalisedImage, blob_key: str = "") -> common_pb2.ImageRef
         size_bytes=image.size_bytes,
         perceptual_hash=image.perceptual_hash,
     )
-
-
-def _blob_name(image: NormalisedImage) -> str:
-    """The key of the normalised image: equal files have equal normalised images."""
-    return f"{image.file_sha256}-n"
 
 
 def _index_name(index: common_pb2.VectorIndex.ValueType) -> str:

@@ -29,6 +29,7 @@ from services.gateway.core.namespaces import Collections, Keys, Namespaces
 from services.gateway.core.percolators import Percolators
 from services.gateway.core.queries import Queries
 from services.gateway.core.reads import Reads
+from services.gateway.core.reembed import Reembed
 from services.gateway.core.tasks import Tasks
 from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
@@ -123,6 +124,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "NamespaceService.CreateNamespace": (ADMIN, namespaces.create),
         "NamespaceService.ListNamespaces": (READ, namespaces.list),
         "NamespaceService.ListIndexes": (READ, namespaces.indexes),
+        "NamespaceService.Reembed": (ADMIN, Reembed(stubs.embedder, stubs.percolator, queries).run),
         "CollectionService.CreateCollection": (WRITE, collections.create),
         "CollectionService.ListCollections": (READ, collections.list),
         "KeyService.CreateKey": (ADMIN, Keys(directory).create),

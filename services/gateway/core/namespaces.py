@@ -53,7 +53,9 @@ class Namespaces:
         self, caller: Caller, request: namespace_pb2.ListIndexesRequest
     ) -> namespace_pb2.ListIndexesResponse:
         """Say which indexes there are."""
-        described = await self._embedder.DescribeIndexes(embedder_pb2.DescribeIndexesRequest())
+        described = await self._embedder.DescribeIndexes(
+            embedder_pb2.DescribeIndexesRequest(namespace_id=caller.tenant.namespace_id)
+        )
         return namespace_pb2.ListIndexesResponse(
             vector_indexes=described.vector_indexes,
             payload_indexes=[namespace_pb2.PayloadIndexKind(type=each) for each in _PAYLOAD_TYPES],

@@ -44,7 +44,7 @@ class Percolators:
         from_proto(request.filters)
         for position, query in enumerate(request.queries):
             from_proto(query.filters, path=("body", "queries", position, "filters"))
-        vectors = await self._queries.vectors(caller, request.queries)
+        vectors = await self._queries.vectors(caller, request.queries, stored=True)
         collection_ids = await asyncio.gather(
             *(
                 self._collections.find_or_create(tenant, name, f"collection_ids.{position}")

@@ -30,15 +30,21 @@ class Queries:
         self._files = files
 
     async def vectors(
-        self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]
+        self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery], *, stored: bool = False
     ) -> list[embedder_pb2.EmbeddedVector]:
         """The vector of each query.
+
+        Args:
+            stored: whether the vectors are kept, to be compared with those of assets yet to come.
 
         Raises:
             InvalidArgument: a query can't be resolved; the path names which.
             LensmeshError: as vision and embedder answer.
         """
-        return list(await asyncio.gather(*(self._vector(caller, each, i) for i, each in enumerate(queries))))
+        made = await asyncio.gather(
+            *(self._vector(caller, each, position, stored) for position, each in enumerate(queries))
+        )
+        return list(made)
 
     async def kept(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[feature_pb2.SearchQuery]:
         """The queries as a record keeps them: an inline image becomes a file, and its value that file's id."""
@@ -53,7 +59,7 @@ class Queries:
         return kept
 
     async def _vector(
-        self, caller: Caller, query: feature_pb2.SearchQuery, position: int
+        self, caller: Caller, query: feature_pb2.SearchQuery, position: int, stored: bool
     ) -> embedder_pb2.EmbeddedVector:
         path = f"queries.{position}"
         if query.vector_index not in caller.namespace.vector_indexes:
@@ -63,7 +69,9 @@ class Queries:
             )
         try:
             given = await self._input(caller, query, f"{path}.value")
-            answer = await self._embedder.EmbedInputs(embedder_pb2.EmbedInputsRequest(inputs=[given]))
+            answer = await self._embedder.EmbedInputs(
+                embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
+            )
         except grpc.aio.AioRpcError as error:
             raise _at(path, from_rpc_error(error, "vision or embedder")) from error
         return answer.vectors[0]
@@ -78,6 +86,9 @@ class Queries:
             source = vision_pb2.ImageSource()
             if query.type == feature_pb2.QUERY_TYPE_URL:
                 source.url = query.value
+            elif self._files.is_id(query.value):
+                # As a record keeps it.
+                source.blob_key = caller.tenant.blob(query.value)
             else:
                 source.content = self._files.decode(query.value, path)
             acquired = await self._vision.AcquireImage(

@@ -77,7 +77,9 @@ STORED_QUERIES = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
 # Blobs that fit into one message; larger ones are in the object store.
 SMALL_BLOBS = "lensmesh_small_blobs"
-BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, SMALL_BLOBS)
+# Which model each index is searched by.
+GENERATIONS = "lensmesh_generations"
+BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, SMALL_BLOBS, GENERATIONS)
 
 BLOBS = "lensmesh_blobs"
 
