@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,7 +81,7 @@ class _Facts:
 
     headers: dict[str, str] = field(default_factory=dict)
 
-    def learn(self, headers: Message) -> None:
+    def learn(self, headers: http.client.HTTPMessage) -> None:
         """Keeps what earlier answers did not say."""
         for name in ("X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "ETag"):
             if headers.get(name):
@@ -227,7 +226,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._facts = facts
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
     ) -> urllib.request.Request | None:
         """The request to go on with. Raises FetchError for an address that is not followed."""
         self._facts.learn(headers)
