@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,44 +17,12 @@ from tritonclient.utils import InferenceServerException
 from runner.canary import Canary, canary_settings, role_models
 from services.mesh.models import ModelSet
 from tests.models import hub_server, pictures, standard_tree
-from tests.models.conftest import Client, Server, serve
+from tests.models.conftest import Client, Server
 from tests.models.hub_server import COMMIT
 from tests.models.standard_tree import Tree
 
 _COLOURS = {"red": "red", "green": "lime", "blue": "blue", "yellow": "yellow"}
 _CAPTIONER = "onnx-community/Florence-2-base-ft"
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_server.LocalHub]:
-    """A hub that holds the stand-ins."""
-    with hub_server.serving(tmp_path_factory.mktemp("hub")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def tree(hub: hub_server.LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """The standard set, fetched from the hub."""
-    made = standard_tree.make(tmp_path_factory.mktemp("standard"), hub.root)
-    fetched = made.run("models.fetch", "--set", "standard", hub_url=hub.url)
-    assert fetched.returncode == 0, fetched.stderr
-    return made
-
-
-@pytest.fixture(scope="session")
-def standard_server(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The whole set, and two more captioners with one parameter changed each."""
-    model_set = json.loads((tree.models / "sets" / "standard.json").read_text())
-    more = standard_tree.complete_variants(tree)
-    yield from serve(model_set, tree.models, tmp_path_factory.mktemp("triton_standard"), more)
-
-
-@pytest.fixture
-async def standard(standard_server: Server) -> AsyncIterator[Client]:
-    """A client of the set."""
-    found = Client(standard_server)
-    yield found
-    await found.triton.close()
 
 
 def _noise(seed: int, width: int = 301, height: int = 173) -> bytes:
