@@ -172,7 +172,7 @@ class Mesh:
         self._addresses["triton"] = self.config.triton_address
         if self.config.triton_address:
             return
-        model_set = read_model_set(self.config.model_set)
+        model_set = self._model_set()
         settings = triton.TritonSettings(
             state_dir=self.config.data_dir / "triton",
             # An absolute path, of a set of one's own, stays as it is.
@@ -190,7 +190,7 @@ class Mesh:
         if "triton" in self.processes:
             # Reasons of single failures are noise while Triton restarts; events are what counts.
             logging.getLogger("runner.canary").setLevel(logging.ERROR)
-            model_set = read_model_set(self.config.model_set)
+            model_set = self._model_set()
             canary = Canary(
                 self._addresses["triton"],
                 role_models(model_set),
@@ -227,6 +227,15 @@ class Mesh:
             settings[f"LENSMESH_{name.upper()}_ADDRESS"] = self._addresses[name]
         return settings | self.config.settings
 
+    def _model_set(self) -> dict[str, Any]:
+        name, sets = self.config.model_set, servers.ROOT / "models" / "sets"
+        path = Path(name) if name.endswith(".json") else sets / f"{name}.json"
+        if not path.exists():
+            known = ", ".join(sorted(each.stem for each in sets.glob("*.json")))
+            raise StartFailed(f"LENSMESH_MODEL_SET: no model set {self.config.model_set!r}; there are: {known}")
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+
     def _port(self) -> int:
         port = triton.free_port(self._taken)
         self._taken.add(port)
@@ -235,19 +244,6 @@ class Mesh:
     def _canary_says(self, model: str, event: Event) -> None:
         if event != "alive":
             self._say("triton", f"model {model}: {event}")
-
-
-def read_model_set(name: str) -> dict[str, Any]:
-    """The document of a set in models/sets by its name, or of any by its path. Raises StartFailed."""
-    sets = servers.ROOT / "models" / "sets"
-    path = Path(name) if name.endswith(".json") else sets / f"{name}.json"
-    if not path.exists():
-        known = ", ".join(sorted(each.stem for each in sets.glob("*.json")))
-        raise StartFailed(
-            f"LENSMESH_MODEL_SET: no model set {name!r}; there are: {known}, or a path that ends in .json"
-        )
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def from_environment() -> MeshConfig:

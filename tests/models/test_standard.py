@@ -82,9 +82,11 @@ def test_without_a_hub_the_fetch_ends_with_one_message(tree: Tree, tmp_path: Pat
     cached = tree.root / "cache" / "weights" / str(sha256)
     aside = cached.rename(tmp_path / "cached")
 
-    failed = tree.run("models.fetch", "--set", "standard", hub_url="http://127.0.0.1:9")
-    kept.rename(missing)
-    aside.rename(cached)
+    try:
+        failed = tree.run("models.fetch", "--set", "standard", hub_url="http://127.0.0.1:9")
+    finally:
+        kept.rename(missing)
+        aside.rename(cached)
 
     assert 1 == failed.returncode
     assert failed.stderr.startswith("error: ")

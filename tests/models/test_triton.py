@@ -62,7 +62,7 @@ def test_a_model_without_its_inner_models_is_not_complete(tmp_path: Path) -> Non
 
 
 def test_a_set_loads_its_models_and_what_they_call(tmp_path: Path) -> None:
-    """Of a repository with several sets only the named models and those they call are loaded; optional ones may lack."""
+    """Only the named models and those they call are loaded; of the called ones those that are optional may be away."""
     calls = {
         "role": 'parameters { key: "inner_models" value { string_value: "network" } }',
         "network": "",
