@@ -136,12 +136,14 @@ class Hub:
                 f"it has SHA-256 {found}, but {self._lock.path.name} holds {locked} since it was first fetched. It was "
                 "changed at the hub. If you trust the new file, remove its entry there and run this again."
             )
+        if pinned or locked:
+            return ""  # that outweighs what a hub or a store behind it calls a hash
         commit = self._lock.commit(repository.name)
         if commit and facts.commit and facts.commit != commit:
             return f"it is of commit {facts.commit}, but {self._lock.path.name} holds {commit}."
         if re.fullmatch(r"[0-9a-f]{64}", facts.etag) and found != facts.etag:
             return f"it has SHA-256 {found}, the hub says {facts.etag}. It was damaged on the way; run this again."
-        if re.fullmatch(r"[0-9a-f]{40}", facts.etag) and _git_sha1(part) != facts.etag:
+        if facts.commit and re.fullmatch(r"[0-9a-f]{40}", facts.etag) and _git_sha1(part) != facts.etag:
             return f"its git hash is not the hub's {facts.etag}. It was damaged on the way; run this again."
         return ""
 

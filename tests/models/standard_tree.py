@@ -103,10 +103,9 @@ def complete_variants(tree: Tree) -> tuple[str, ...]:
     return names
 
 
-def score(captioner: Path, picture: Path, caption: str) -> float:
-    """The log-probability of a caption without cache and beams, from `scoring.py`."""
-    script = Path(__file__).with_name("scoring.py")
-    command = [TRITON_PYTHON, script, captioner, picture, caption]
-    scored = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
-    assert scored.returncode == 0, scored.stderr
-    return float(scored.stdout)
+def measured(script: str, *arguments: str | Path) -> list[float]:
+    """The numbers that a script beside this file prints in Triton's environment."""
+    command = [TRITON_PYTHON, Path(__file__).with_name(script), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return [float(number) for number in answer.stdout.split()]

@@ -159,6 +159,13 @@ def test_a_file_damaged_on_the_way_is_refused(fetcher: Fetcher, server: LocalHub
     assert [] == fetcher.kept
 
 
+def test_a_pinned_hash_outweighs_the_hubs_word(server: LocalHub, tmp_path: Path) -> None:
+    """Servers that call something else a hash are no reason to refuse the very file that was pinned."""
+    server.pretended_sha256 = "1" * 64
+
+    assert _BIG == Fetcher(server, tmp_path, sha256=_BIG_SHA256).bring()
+
+
 def test_a_hub_out_of_order_is_asked_again(fetcher: Fetcher, server: LocalHub) -> None:
     """Answers that pass, such as 503 and 429, are waited out."""
     server.refusals = [503, 429]

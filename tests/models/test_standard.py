@@ -267,11 +267,18 @@ async def test_the_cache_changes_no_number(
     (tmp_path / "picture.png").write_bytes(image)
     (caption,) = await standard.documents("captioner", "CAPTION", IMAGE=[image])
 
-    scored = await asyncio.to_thread(
-        standard_tree.score, hub.root / _CAPTIONER, tmp_path / "picture.png", caption["text"]
-    )
+    arguments = (hub.root / _CAPTIONER, tmp_path / "picture.png", caption["text"])
+    (scored,) = await asyncio.to_thread(standard_tree.measured, "scoring.py", *arguments)
 
     assert abs(scored - caption["log_probability"]) < 2e-4
+
+
+def test_a_hypothesis_keeps_its_own_past(hub: hub_server.LocalHub, tree: Tree) -> None:
+    """When hypotheses change places, keys and values go with them."""
+    moved, between = standard_tree.measured("reordering.py", hub.root / _CAPTIONER, tree.models / "lib")
+
+    assert moved < 1e-5
+    assert between > 1e-3
 
 
 @pytest.mark.parametrize(
