@@ -36,9 +36,13 @@ class Tree:
 
     def run(self, module: str, *arguments: str, hub_url: str = "") -> subprocess.CompletedProcess[str]:
         """A module of the copy in Triton's environment."""
+        return self.python("-m", module, *arguments, hub_url=hub_url)
+
+    def python(self, *arguments: str, hub_url: str = "") -> subprocess.CompletedProcess[str]:
+        """Triton's Python in the copy."""
         settings = {"LENSMESH_HUB_URL": hub_url, "LENSMESH_CACHE_DIR": str(self.root / "cache")}
         return subprocess.run(
-            [TRITON_PYTHON, "-m", module, *arguments],
+            [TRITON_PYTHON, *arguments],
             cwd=self.root,
             env={**os.environ, **settings, "PYTHONPATH": str(self.root)},
             capture_output=True,

@@ -94,6 +94,27 @@ def test_without_a_hub_the_fetch_ends_with_one_message(tree: Tree, tmp_path: Pat
     assert "LENSMESH_HUB_URL" in failed.stderr
 
 
+@pytest.mark.parametrize(
+    ("adapter", "file", "problem"),
+    [
+        ("image_tower", "text_model.onnx", "the graph has input_ids, none of pixel_values"),
+        ("text_tower", "vision_model.onnx", "the graph has pixel_values, none of input_ids"),
+        ("sentence_encoder", "text_model.onnx", "the graph has input_ids, none of attention_mask"),
+    ],
+)
+def test_an_export_of_another_kind_is_refused(
+    tree: Tree, hub: hub_server.LocalHub, tmp_path: Path, adapter: str, file: str, problem: str
+) -> None:
+    """A graph without the tensors that are needed is named when it is fetched, not when it is asked."""
+    source, target = hub.root / "Xenova" / "siglip-base-patch16-224" / "onnx" / file, tmp_path / "model.onnx"
+    code = f"from models.convert import exports; exports.{adapter}(*map(exports.Path, {[str(source), str(target)]}))"
+
+    refused = tree.python("-c", code)
+
+    assert f"ValueError: {problem}" in refused.stderr
+    assert not target.exists()
+
+
 async def test_every_role_answers(standard_server: Server) -> None:
     """The canary, which asks every role model of the set, finds them all alive."""
     model_set = standard_server.model_set
