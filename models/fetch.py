@@ -243,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on from here", file=sys.stderr)
+        return 130  # as shells report SIGINT
     for line in off:
         print(f"warning: {line}", file=sys.stderr)
     print(f"model set {name}: ready after {time.monotonic() - started:.1f} s")

@@ -18,7 +18,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from email.message import Message
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,29 +50,37 @@ class Repository:
 
 
 class Lock:
-    """What the first fetch found: the commit of each repository, the SHA-256 of each file. Enforced ever after."""
+    """What the first fetch found: the commit of each repository, the SHA-256 of each file. Enforced ever after.
+
+    It holds for the revision that was asked for then; where the sources ask for another one, it is made anew.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def commit(self, repository: str) -> str | None:
+    def commit(self, repository: Repository) -> str | None:
         """The commit that the repository's first file came from."""
-        found: str | None = self._known.get(repository, {}).get("commit")
+        found: str | None = self._entry(repository).get("commit")
         return found
 
-    def sha256(self, repository: str, file: str) -> str | None:
+    def sha256(self, repository: Repository, file: str) -> str | None:
         """The hash that the file had when it was first fetched."""
-        found: str | None = self._known.get(repository, {}).get("files", {}).get(file)
+        found: str | None = self._entry(repository).get("files", {}).get(file)
         return found
 
-    def record(self, repository: str, commit: str | None, file: str, sha256: str) -> None:
+    def record(self, repository: Repository, commit: str | None, file: str, sha256: str) -> None:
         """Adds a file that was just verified, and writes the lock."""
-        entry = self._known.setdefault(repository, {"commit": commit, "files": {}})
+        entry = self._entry(repository) or {"revision": repository.revision, "commit": commit, "files": {}}
         entry["files"][file] = sha256
+        self._known[repository.name] = entry
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps(self._known, indent=2, sort_keys=True) + "\n")
         fresh.replace(self.path)
+
+    def _entry(self, repository: Repository) -> dict[str, Any]:
+        entry: dict[str, Any] = self._known.get(repository.name, {})
+        return entry if entry.get("revision") == repository.revision else {}
 
 
 @dataclass
@@ -82,7 +89,7 @@ class _Facts:
 
     headers: dict[str, str] = field(default_factory=dict)
 
-    def learn(self, headers: Message) -> None:
+    def learn(self, headers: http.client.HTTPMessage) -> None:
         """Keeps what earlier answers did not say."""
         for name in ("X-Repo-Commit", "X-Linked-Etag", "X-Linked-Size", "ETag"):
             if headers.get(name):
@@ -107,7 +114,7 @@ class Hub:
 
     def expected(self, repository: Repository, file: str) -> str | None:
         """The SHA-256 that the file must have, where it is pinned or locked."""
-        return repository.files[file] or self._lock.sha256(repository.name, file)
+        return repository.files[file] or self._lock.sha256(repository, file)
 
     def bring(self, repository: Repository, file: str) -> Path:
         """The verified file, downloaded unless it is here. Raises FetchError."""
@@ -123,13 +130,13 @@ class Hub:
             part.unlink()
             raise FetchError(f"{repository.name}/{file}: {problem} Nothing of it was kept.")
         part.rename(self._folder / found)
-        self._lock.record(repository.name, facts.commit, file, found)
+        self._lock.record(repository, facts.commit, file, found)
         self._say(f"{repository.name}/{file}: {(self._folder / found).stat().st_size / 1e6:.1f} MB, verified")
         return self._folder / found
 
     def _problem(self, repository: Repository, file: str, part: Path, facts: _Facts, found: str) -> str:
         """Why the downloaded file may not be used; empty where it may."""
-        pinned, locked = repository.files[file], self._lock.sha256(repository.name, file)
+        pinned, locked = repository.files[file], self._lock.sha256(repository, file)
         if pinned and found != pinned:
             return f"it has SHA-256 {found}, pinned is {pinned}. It was changed or damaged on the way."
         if locked and found != locked:
@@ -137,19 +144,21 @@ class Hub:
                 f"it has SHA-256 {found}, but {self._lock.path.name} holds {locked} since it was first fetched. It was "
                 "changed at the hub. If you trust the new file, remove its entry there and run this again."
             )
-        commit = self._lock.commit(repository.name)
+        if pinned or locked:
+            return ""  # that outweighs what a hub or a store behind it calls a hash
+        commit = self._lock.commit(repository)
         if commit and facts.commit and facts.commit != commit:
             return f"it is of commit {facts.commit}, but {self._lock.path.name} holds {commit}."
         if re.fullmatch(r"[0-9a-f]{64}", facts.etag) and found != facts.etag:
             return f"it has SHA-256 {found}, the hub says {facts.etag}. It was damaged on the way; run this again."
-        if re.fullmatch(r"[0-9a-f]{40}", facts.etag) and _git_sha1(part) != facts.etag:
+        if facts.commit and re.fullmatch(r"[0-9a-f]{40}", facts.etag) and _git_sha1(part) != facts.etag:
             return f"its git hash is not the hub's {facts.etag}. It was damaged on the way; run this again."
         return ""
 
     def _download(self, repository: Repository, file: str) -> tuple[Path, _Facts]:
         """The whole file as a ``.part``, over as many connections as it takes. Raises FetchError."""
         base = (self._mirror or repository.hub).rstrip("/")
-        revision = self._lock.commit(repository.name) or repository.revision
+        revision = self._lock.commit(repository) or repository.revision
         url = f"{base}/{repository.name}/resolve/{urllib.parse.quote(revision, safe='')}/{urllib.parse.quote(file)}"
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
             raise FetchError(f"LENSMESH_HUB_URL: {base!r} is no address of the form https://host")
@@ -227,7 +236,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._facts = facts
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
     ) -> urllib.request.Request | None:
         """The request to go on with. Raises FetchError for an address that is not followed."""
         self._facts.learn(headers)

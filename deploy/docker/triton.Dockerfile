@@ -15,6 +15,11 @@ RUN pip install --require-hashes -r requirements/triton.txt
 COPY models models
 ARG MODEL_SET=lite
 RUN python -m models.fetch --set ${MODEL_SET}
+# Triton loads every model that it finds, and one set's models are not the other's.
+COPY runner/__init__.py runner/canary.py runner/triton.py runner/
+COPY deploy/__init__.py deploy/
+COPY deploy/docker/__init__.py deploy/docker/keep.py deploy/docker/
+RUN python -m deploy.docker.keep --set ${MODEL_SET}
 
 FROM ${TRITON_IMAGE}
 LABEL org.opencontainers.image.title="lensmesh Triton" \

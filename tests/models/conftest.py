@@ -20,6 +20,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from runner.canary import role_models
 from runner.triton import TritonSettings, clean_up, prepare, wait_ready
+from tests.models import hub_server, standard_tree
+from tests.models.standard_tree import Tree
 
 _MODELS = Path(__file__).resolve().parents[2] / "models"
 _START_SECONDS_MAX = 60.0
@@ -141,3 +143,35 @@ def stubs(lite_server: Server) -> Callable[[str], list[int]]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_server.LocalHub]:
+    """A hub that holds the stand-ins."""
+    with hub_server.serving(tmp_path_factory.mktemp("hub")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tree(hub: hub_server.LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """The standard set, fetched from the hub."""
+    made = standard_tree.make(tmp_path_factory.mktemp("standard"), hub.root)
+    fetched = made.run("models.fetch", "--set", "standard", hub_url=hub.url)
+    assert fetched.returncode == 0, fetched.stderr
+    return made
+
+
+@pytest.fixture(scope="session")
+def standard_server(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The whole set, and two more captioners with one parameter changed each."""
+    model_set = json.loads((tree.models / "sets" / "standard.json").read_text())
+    more = standard_tree.complete_variants(tree)
+    yield from serve(model_set, tree.models, tmp_path_factory.mktemp("triton_standard"), more)
+
+
+@pytest.fixture
+async def standard(standard_server: Server) -> AsyncIterator[Client]:
+    """A client of the set."""
+    found = Client(standard_server)
+    yield found
+    await found.triton.close()

@@ -36,9 +36,13 @@ class Tree:
 
     def run(self, module: str, *arguments: str, hub_url: str = "") -> subprocess.CompletedProcess[str]:
         """A module of the copy in Triton's environment."""
+        return self.python("-m", module, *arguments, hub_url=hub_url)
+
+    def python(self, *arguments: str, hub_url: str = "") -> subprocess.CompletedProcess[str]:
+        """Triton's Python in the copy."""
         settings = {"LENSMESH_HUB_URL": hub_url, "LENSMESH_CACHE_DIR": str(self.root / "cache")}
         return subprocess.run(
-            [TRITON_PYTHON, "-m", module, *arguments],
+            [TRITON_PYTHON, *arguments],
             cwd=self.root,
             env={**os.environ, **settings, "PYTHONPATH": str(self.root)},
             capture_output=True,
@@ -103,10 +107,9 @@ def complete_variants(tree: Tree) -> tuple[str, ...]:
     return names
 
 
-def score(captioner: Path, picture: Path, caption: str) -> float:
-    """The log-probability of a caption without cache and beams, from `scoring.py`."""
-    script = Path(__file__).with_name("scoring.py")
-    command = [TRITON_PYTHON, script, captioner, picture, caption]
-    scored = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
-    assert scored.returncode == 0, scored.stderr
-    return float(scored.stdout)
+def measured(script: str, *arguments: str | Path) -> list[float]:
+    """The numbers that a script beside this file prints in Triton's environment."""
+    command = [TRITON_PYTHON, Path(__file__).with_name(script), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
+    assert answer.returncode == 0, answer.stderr
+    return [float(number) for number in answer.stdout.split()]

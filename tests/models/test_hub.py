@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_a_first_fetch_is_recorded(fetcher: Fetcher) -> None:
     assert _SMALL == fetcher.bring("config.json")
 
     files = {"onnx/model.onnx": _BIG_SHA256, "config.json": hashlib.sha256(_SMALL).hexdigest()}
-    assert {"some/model": {"commit": COMMIT, "files": files}} == json.loads(fetcher.lock_path.read_text())
+    entry = {"revision": "main", "commit": COMMIT, "files": files}
+    assert {"some/model": entry} == json.loads(fetcher.lock_path.read_text())
     assert sorted(files.values()) == fetcher.kept
 
 
@@ -129,6 +131,20 @@ def test_a_file_changed_after_its_first_fetch_is_refused(fetcher: Fetcher, serve
     assert [] == fetcher.kept
 
 
+def test_another_revision_is_locked_anew(fetcher: Fetcher, server: LocalHub) -> None:
+    """Where the sources pin another revision than the lock was made for, that one is fetched and recorded."""
+    fetcher.bring()
+    fetcher.repository = replace(fetcher.repository, revision="v2")
+    (server.root / "some" / "model" / "onnx" / "model.onnx").write_bytes(_BIG[::-1])
+    server.commit = "f" * 40
+
+    assert _BIG[::-1] == fetcher.bring()
+
+    entry = json.loads(fetcher.lock_path.read_text())["some/model"]
+    assert ("v2", "f" * 40) == (entry["revision"], entry["commit"])
+    assert "/some/model/resolve/v2/onnx/model.onnx" in [path for path, _ in server.asked]
+
+
 def test_another_commit_is_refused(fetcher: Fetcher, server: LocalHub) -> None:
     """A hub that answers with another commit than the locked one is not believed."""
     fetcher.bring()
@@ -157,6 +173,13 @@ def test_a_file_damaged_on_the_way_is_refused(fetcher: Fetcher, server: LocalHub
         fetcher.bring()
 
     assert [] == fetcher.kept
+
+
+def test_a_pinned_hash_outweighs_the_hubs_word(server: LocalHub, tmp_path: Path) -> None:
+    """Servers that call something else a hash are no reason to refuse the very file that was pinned."""
+    server.pretended_sha256 = "1" * 64
+
+    assert _BIG == Fetcher(server, tmp_path, sha256=_BIG_SHA256).bring()
 
 
 def test_a_hub_out_of_order_is_asked_again(fetcher: Fetcher, server: LocalHub) -> None:

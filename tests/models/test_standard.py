@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,44 +17,12 @@ from tritonclient.utils import InferenceServerException
 from runner.canary import Canary, canary_settings, role_models
 from services.mesh.models import ModelSet
 from tests.models import hub_server, pictures, standard_tree
-from tests.models.conftest import Client, Server, serve
+from tests.models.conftest import Client, Server
 from tests.models.hub_server import COMMIT
 from tests.models.standard_tree import Tree
 
 _COLOURS = {"red": "red", "green": "lime", "blue": "blue", "yellow": "yellow"}
 _CAPTIONER = "onnx-community/Florence-2-base-ft"
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub_server.LocalHub]:
-    """A hub that holds the stand-ins."""
-    with hub_server.serving(tmp_path_factory.mktemp("hub")) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def tree(hub: hub_server.LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """The standard set, fetched from the hub."""
-    made = standard_tree.make(tmp_path_factory.mktemp("standard"), hub.root)
-    fetched = made.run("models.fetch", "--set", "standard", hub_url=hub.url)
-    assert fetched.returncode == 0, fetched.stderr
-    return made
-
-
-@pytest.fixture(scope="session")
-def standard_server(tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The whole set, and two more captioners with one parameter changed each."""
-    model_set = json.loads((tree.models / "sets" / "standard.json").read_text())
-    more = standard_tree.complete_variants(tree)
-    yield from serve(model_set, tree.models, tmp_path_factory.mktemp("triton_standard"), more)
-
-
-@pytest.fixture
-async def standard(standard_server: Server) -> AsyncIterator[Client]:
-    """A client of the set."""
-    found = Client(standard_server)
-    yield found
-    await found.triton.close()
 
 
 def _noise(seed: int, width: int = 301, height: int = 173) -> bytes:
@@ -115,14 +82,37 @@ def test_without_a_hub_the_fetch_ends_with_one_message(tree: Tree, tmp_path: Pat
     cached = tree.root / "cache" / "weights" / str(sha256)
     aside = cached.rename(tmp_path / "cached")
 
-    failed = tree.run("models.fetch", "--set", "standard", hub_url="http://127.0.0.1:9")
-    kept.rename(missing)
-    aside.rename(cached)
+    try:
+        failed = tree.run("models.fetch", "--set", "standard", hub_url="http://127.0.0.1:9")
+    finally:
+        kept.rename(missing)
+        aside.rename(cached)
 
     assert 1 == failed.returncode
     assert failed.stderr.startswith("error: ")
     assert "no hub is reachable" in failed.stderr
     assert "LENSMESH_HUB_URL" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("adapter", "file", "problem"),
+    [
+        ("image_tower", "text_model.onnx", "the graph has input_ids, none of pixel_values"),
+        ("text_tower", "vision_model.onnx", "the graph has pixel_values, none of input_ids"),
+        ("sentence_encoder", "text_model.onnx", "the graph has input_ids, none of attention_mask"),
+    ],
+)
+def test_an_export_of_another_kind_is_refused(
+    tree: Tree, hub: hub_server.LocalHub, tmp_path: Path, adapter: str, file: str, problem: str
+) -> None:
+    """A graph without the tensors that are needed is named when it is fetched, not when it is asked."""
+    source, target = hub.root / "Xenova" / "siglip-base-patch16-224" / "onnx" / file, tmp_path / "model.onnx"
+    code = f"from models.convert import exports; exports.{adapter}(*map(exports.Path, {[str(source), str(target)]}))"
+
+    refused = tree.python("-c", code)
+
+    assert f"ValueError: {problem}" in refused.stderr
+    assert not target.exists()
 
 
 async def test_every_role_answers(standard_server: Server) -> None:
@@ -298,11 +288,18 @@ async def test_the_cache_changes_no_number(
     (tmp_path / "picture.png").write_bytes(image)
     (caption,) = await standard.documents("captioner", "CAPTION", IMAGE=[image])
 
-    scored = await asyncio.to_thread(
-        standard_tree.score, hub.root / _CAPTIONER, tmp_path / "picture.png", caption["text"]
-    )
+    arguments = (hub.root / _CAPTIONER, tmp_path / "picture.png", caption["text"])
+    (scored,) = await asyncio.to_thread(standard_tree.measured, "scoring.py", *arguments)
 
     assert abs(scored - caption["log_probability"]) < 2e-4
+
+
+def test_a_hypothesis_keeps_its_own_past(hub: hub_server.LocalHub, tree: Tree) -> None:
+    """When hypotheses change places, keys and values go with them."""
+    moved, between = standard_tree.measured("reordering.py", hub.root / _CAPTIONER, tree.models / "lib")
+
+    assert moved < 1e-5
+    assert between > 1e-3
 
 
 @pytest.mark.parametrize(

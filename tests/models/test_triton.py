@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from runner.triton import TritonSettings, TritonUnavailable, clean_up, complete_models, platform_problem, prepare
+from runner.triton import (
+    TritonSettings,
+    TritonUnavailable,
+    clean_up,
+    complete_models,
+    platform_problem,
+    prepare,
+    with_inner_models,
+)
 from tests.models.conftest import Server
 
 
@@ -51,6 +59,25 @@ def test_a_model_without_its_inner_models_is_not_complete(tmp_path: Path) -> Non
 
     assert before == ()
     assert complete_models(tmp_path) == ("inner", "outer")
+
+
+def test_a_set_loads_its_models_and_what_they_call(tmp_path: Path) -> None:
+    """Only the named models and those they call are loaded; of the called ones those that are optional may be away."""
+    calls = {
+        "role": 'parameters { key: "inner_models" value { string_value: "network" } }',
+        "network": "",
+        "other": "",
+        "lenient": 'parameters { key: "optional_inner_models" value { string_value: "network,missing" } }',
+    }
+    for name, parameters in calls.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(f'backend: "python"\n{parameters}\n')
+        (tmp_path / name / "1" / "model.py").touch()
+
+    assert with_inner_models(tmp_path, ["role"]) == ("network", "role")
+    assert with_inner_models(tmp_path, ["lenient"]) == ("lenient", "network")
+    with pytest.raises(TritonUnavailable, match="does not hold all of missing"):
+        with_inner_models(tmp_path, ["role", "missing"])
 
 
 def test_addresses_are_local_and_given_ports_kept(tmp_path: Path, lite_server: Server) -> None:
