@@ -39,6 +39,8 @@ _DEAD_FOR_GOOD = re.compile(r"Stub process .* is not healthy")
 _INNER_KEYS = ("inner_models", "optional_inner_models")  # parameters of a model's configuration
 _RELOAD_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.05
+# A face in the middle of the small picture.
+_LANDMARKS = b"[[24,24],[40,24],[32,34],[26,42],[38,42]]"
 _FAILURES = (InferenceServerException, grpc.RpcError, TimeoutError)
 _log = logging.getLogger(__name__)
 
@@ -214,7 +216,7 @@ class _Probe:
     def tensors(self, names: frozenset[str]) -> list[InferInput]:
         """The inputs a role model needs; OCR lines are handed over so that ``logos`` need not read again."""
         serial = next(self._serial)
-        values = {"IMAGE": _image(serial), "TEXT": f"canary {serial}".encode(), "LINES": b"[]"}
+        values = {"IMAGE": _image(serial), "TEXT": f"canary {serial}".encode(), "LINES": b"[]", "LANDMARKS": _LANDMARKS}
         if "IMAGE" in names:
             values.pop("TEXT")
         return [_bytes_input(name, value) for name, value in values.items() if name in names]
