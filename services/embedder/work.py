@@ -205,6 +205,7 @@ def _feature(
         created_at=record.task.created_at,
         metadata=asset.metadata,
         lines=found.lines,
+        models=found.models,
         url=asset.url,
         task_id=asset.task_id,
     )

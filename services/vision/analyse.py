@@ -25,6 +25,9 @@ from services.vision.look import Look
 from services.vision.structured import Facts, fill, wanted_facts
 from services.vision.vlm import Vlm
 
+# The role that answers each step.
+_ROLES = {"read": "ocr", "describe": "caption", "faces": "faces", "logos": "logos", "json_output": "structure"}
+
 
 class AnalyseSettings(BaseSettings):
     """Limits of what one image may yield, so that findings fit into one message of the bus."""
@@ -92,7 +95,16 @@ class Analyser:
             if isinstance(result, BaseException):
                 raise result
             steps[name] = result
+            if result.state == task_pb2.STEP_STATE_DONE:
+                found.models[name] = self.made_by(name, extractors)
         return Analysis(found, steps)
+
+    def made_by(self, step: str, extractors: index_pb2.FeatureExtractors) -> str:
+        """The version of the model that answers a step of such a request."""
+        asks_vlm = step == "json_output" or (step in ("read", "describe") and getattr(extractors, step).prompt)
+        if self._vlm and asks_vlm:
+            return self._vlm.model
+        return self._set.roles[_ROLES[step]].version
 
     async def _step(
         self, name: str, work: Callable[[], Awaitable[str | None]], attempt: int, last_attempt: bool

@@ -12,8 +12,9 @@ from lensmesh.v1 import pipeline_pb2 as pipeline
 
 from services.mesh.bus.tasks import TaskStore
 from services.mesh.errors import NotFound
-from services.mesh.extractors import effective
+from services.mesh.extractors import effective, vision_steps
 from services.mesh.tenancy import Tenant
+from services.vision.analyse import Analyser
 
 log = structlog.get_logger()
 
@@ -24,9 +25,12 @@ _ASK_S_MAX = 5.0
 class Copies:
     """Finds what can be copied."""
 
-    def __init__(self, tasks: TaskStore, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub) -> None:
+    def __init__(
+        self, tasks: TaskStore, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub, analyser: Analyser
+    ) -> None:
         self._tasks = tasks
         self._embedder = embedder
+        self._analyser = analyser
 
     async def find(
         self, tenant: Tenant, extractors: index_pb2.FeatureExtractors, claim: pipeline.DuplicateClaim
@@ -56,6 +60,9 @@ class Copies:
         except grpc.aio.AioRpcError as error:
             log.info("features not copied", asset=claim.asset_id, reason=error.details())
             return None
+        steps = vision_steps(extractors)
+        if any(answer.feature.models[step] != self._analyser.made_by(step, extractors) for step in steps):
+            return None
         found = _analysis(answer.feature)
         return pipeline.EmbedJob(analysis=found, copied_from=claim.asset_id, copied=answer.vectors)
 
@@ -68,4 +75,5 @@ def _analysis(feature: feature_pb2.Feature) -> vision_pb2.ImageAnalysis:
         description=feature.description if feature.HasField("description") else None,
         detect=feature.detect if feature.HasField("detect") else None,
         json_output=feature.json_output if feature.HasField("json_output") else None,
+        models=feature.models,
     )

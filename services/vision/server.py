@@ -39,7 +39,7 @@ async def build(frame: Frame) -> Parts:
     analyser = Analyser(models, model_set, load(AnalyseSettings), vlm)
     claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
     embedder = channel(frame.mesh.embedder_address, frame.rpc)
-    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder))
+    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), analyser)
     work = VisionWork(tasks, acquirer, claims, copies, blobs, analyser)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
