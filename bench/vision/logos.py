@@ -73,7 +73,8 @@ def measure(ours: Ours, samples: Sequence[LogoSample]) -> dict[str, Any]:
 
 def judge(sample: LogoSample, logos: Sequence[dict[str, Any]]) -> list[Finding]:
     """Matches ``{"name", "confidence", "quad"}`` to the sample's marks, best first, each mark once."""
-    boxes = [_around(quad) for quad in sample.quads] or [None] * len(sample.names)
+    boxes: list[Box | None] = [_around(quad) for quad in sample.quads]
+    boxes += [None] * (len(sample.names) - len(boxes))
     free = list(zip(map(_plain, sample.names), boxes, strict=True)) if sample.known else []
     findings = []
     for logo in sorted(logos, key=lambda each: -float(each["confidence"])):
@@ -178,7 +179,8 @@ def report(keys: dict[str, Any]) -> list[str]:
     for name, row in keys["logos"].items():
         lines.append(
             f"{name:11}{row['images']:7}{row['marks']:7}   {row['precision']:.3f}       "
-            f"{row['recall']:.3f} ({row['keypoints_recall']:.3f})        {row['wrong']:5}   {row['cpu_ms_per_image']:.0f} ({row['keypoints_cpu_ms_per_image']:.0f})"
+            f"{row['recall']:.3f} ({row['keypoints_recall']:.3f})        {row['wrong']:5}   "
+            f"{row['cpu_ms_per_image']:.0f} ({row['keypoints_cpu_ms_per_image']:.0f})"
         )
     lines += [
         f"gallery of {size}: {cost['cpu_ms']} CPU-ms, {cost['ms']} ms"
