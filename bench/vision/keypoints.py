@@ -69,7 +69,7 @@ def finder(icons: Path) -> Callable[[bytes], list[dict[str, Any]]]:
                 seen = np.array([spots[spot].pt for spot, _ in rows], np.float32)
                 drawn = place_of[[row for _, row in rows]]
                 affine, agree = cv2.estimateAffine2D(drawn, seen, ransacReprojThreshold=_ERROR_PX)
-                if affine is not None:
+                if affine is not None and np.isfinite(affine).all():
                     found.append(
                         {"name": names[brand], "confidence": float(agree.sum()), "quad": _quad(sizes[brand], affine)}
                     )
