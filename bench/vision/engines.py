@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
 from bench.processes import cpu_seconds
@@ -49,24 +50,32 @@ class Ours:
 
     def answers(self, model: str, output: str, files: Sequence[str], **others: bytes) -> list[Answer]:
         """One answer a file, in order; the first is asked for once before, to be warm. ``others`` are inputs too."""
-        self._ask(model, output, IMAGE=Path(files[0]).read_bytes(), **others)
+        self.document(model, output, IMAGE=Path(files[0]).read_bytes(), **others)
         found = []
         for file in files:
             data = Path(file).read_bytes()
             before, started = self._cpu_s(), time.perf_counter()
-            documents = self._ask(model, output, IMAGE=data, **others)
+            documents = self.document(model, output, IMAGE=data, **others)
             elapsed = time.perf_counter() - started
             found.append(Answer(documents, (self._cpu_s() - before) * 1e3, elapsed * 1e3))
         return found
 
-    def _ask(self, model: str, output: str, **inputs: bytes) -> list[dict[str, Any]]:
+    def document(self, model: str, output: str, **inputs: bytes) -> Any:
+        """The JSON that a model gives for one element of each input."""
+        return json.loads(self._ask(model, output, **inputs)[0, 0])
+
+    def vector(self, model: str, **inputs: bytes) -> NDArray[np.float32]:
+        """The VECTOR, float32 [D], that a model gives for one element of each input."""
+        return np.asarray(self._ask(model, "VECTOR", **inputs)[0], dtype=np.float32)
+
+    def _ask(self, model: str, output: str, **inputs: bytes) -> NDArray[Any]:
         tensors = []
         for name, data in inputs.items():
             tensors.append(InferInput(name, [1, 1], "BYTES"))
             tensors[-1].set_data_from_numpy(np.array([[data]], dtype=np.object_))
         wanted = [InferRequestedOutput(output)]
         answer = self._client.infer(model, tensors, outputs=wanted, client_timeout=_ANSWER_SECONDS_MAX)
-        found: list[dict[str, Any]] = json.loads(answer.as_numpy(output)[0, 0])
+        found: NDArray[Any] = answer.as_numpy(output)
         return found
 
     def _cpu_s(self) -> float:

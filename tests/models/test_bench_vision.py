@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.vision import datasets, logos
+from bench.vision import datasets, logos, retrieval
 from bench.vision.boxes import Finding, judge, overlap, recall_at
-from bench.vision.samples import FaceSample, LogoSample, TextSample
+from bench.vision.samples import FaceSample, LogoSample, PhotoSample, TextSample
 from bench.vision.words import Tally, score
 from tests.models import pictures
 
@@ -139,3 +140,21 @@ def test_whatever_is_named_among_strangers_is_wrong() -> None:
     found = {"name": "Nobody", "confidence": 0.9, "quad": [list(corner) for corner in corners]}
 
     assert [Finding(0.9, False)] == logos.judge(sample, [found])
+
+
+def test_flickr8k_is_read_with_all_captions_of_a_photo(tmp_path: Path) -> None:
+    """Lines are FILE#NUMBER, a tab and a caption; photos that are not there are left out, a broken line is named."""
+    (tmp_path / "1.jpg").write_bytes(pictures.blank())
+    truth = tmp_path / "Flickr8k.token.txt"
+    truth.write_text("1.jpg#0\tA dog runs .\n1.jpg#1\tA brown dog .\n2.jpg#0\tNot there .\n")
+    assert datasets.read(tmp_path).photos == [PhotoSample(str(tmp_path / "1.jpg"), ["A dog runs .", "A brown dog ."])]
+    truth.write_text("1.jpg A dog runs\n")
+    with pytest.raises(datasets.BadDataset, match=r"token\.txt:1 is not FILE#NUMBER"):
+        datasets.read(tmp_path)
+
+
+def test_recall_counts_equal_scores_against_the_query() -> None:
+    """A photo that scores like others is not found before them."""
+    scores = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])
+    assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_1"] == 0.5
+    assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_5"] == 1.0
