@@ -45,18 +45,13 @@ def _by_words(ours: Ours, samples: Sequence[PhotoSample], files: Sequence[bytes]
         return {"multimodal": {"recall_at_5": None}}
     owners = np.array([place for _, place in queries])
     read = [" ".join(line["text"] for line in ours.document("ocr", "LINES", IMAGE=data)) for data in files]
-    images = np.stack(
-        [
-            ours.vector("embed_multimodal_image", IMAGE=data, **({"TEXT": text.encode()} if text else {}))
-            for data, text in zip(files, read, strict=True)
-        ]
-    )
-    asked = np.stack([ours.vector("embed_multimodal_text", TEXT=caption.encode()) for caption, _ in queries])
-    told = [
-        ours.document("caption", "CAPTION", IMAGE=data, TEXT=text.encode())["text"]
-        for data, text in zip(files, read, strict=True)
+    given = [
+        {"IMAGE": data} | ({"TEXT": text.encode()} if text else {}) for data, text in zip(files, read, strict=True)
     ]
-    sentences = np.stack([ours.vector("embed_text", TEXT=text.encode()) for text in told])
+    images = np.stack([ours.vector("embed_multimodal_image", **each) for each in given])
+    told = [ours.document("caption", "CAPTION", **each)["text"].encode() for each in given]
+    sentences = np.stack([ours.vector("embed_text", TEXT=text) for text in told])
+    asked = np.stack([ours.vector("embed_multimodal_text", TEXT=caption.encode()) for caption, _ in queries])
     plain = np.stack([ours.vector("embed_text", TEXT=caption.encode()) for caption, _ in queries])
     chance = {f"recall_at_{k}": round(min(1.0, k / len(files)), 3) for k in _RANKS}
     return {
@@ -100,11 +95,12 @@ def edited(photo: Image.Image, how: str) -> bytes:
         return _encoded(photo, _LOW_QUALITY)
     if how == "mirror":
         return _encoded(ImageOps.mirror(photo))
-    bands = [
-        band.point(lambda value, by=by: min(255, round(value * by)))
-        for band, by in zip(photo.split(), _TINT, strict=True)
-    ]
+    bands = [_brighter(band, by) for band, by in zip(photo.split(), _TINT, strict=True)]
     return _encoded(Image.merge("RGB", bands))
+
+
+def _brighter(band: Image.Image, by: float) -> Image.Image:
+    return band.point(lambda value: min(255, round(value * by)))
 
 
 def _encoded(photo: Image.Image, quality: int = _JPEG_QUALITY) -> bytes:
