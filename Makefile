@@ -96,7 +96,7 @@ $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*
 	@$(BIN)/python protos/build.py stubs
 	@touch $@
 
-$(STAMPS)/models-$(SET): $(STAMPS)/triton-venv models/fetch.py $(wildcard models/convert/*.py models/sources/*) models/packages.py
+$(STAMPS)/models-$(SET): $(STAMPS)/triton-venv models/fetch.py $(wildcard models/convert/*.py models/sources/* models/weights/*) models/packages.py
 	@echo "lensmesh: fetching the weights of the model set $(SET)"
 	@$(TRITON_VENV)/bin/python -m models.fetch --set $(SET)
 	@touch $@
