@@ -102,7 +102,7 @@ $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*
 	@$(BIN)/python protos/build.py stubs
 	@touch $@
 
-$(STAMPS)/models-%: $(STAMPS)/triton-venv $(wildcard models/*.py models/convert/*.py models/sources/* models/weights/*)
+$(STAMPS)/models-%: $(STAMPS)/triton-venv $(wildcard models/*.py models/convert/*.py models/sources/* models/weights/* models/lib/lensmesh_models/*.py)
 	@echo "lensmesh: fetching the weights of the model set $*"
 	@$(TRITON_VENV)/bin/python -m models.fetch --set $*
 	@touch $@
