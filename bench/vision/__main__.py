@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.vision import datasets, faces, ocr, samples
+from bench.vision import datasets, faces, logos, ocr, samples
 from bench.vision.engines import Ours, bench_python, serving
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "vision.json"
@@ -31,12 +31,15 @@ def measure(ours: Ours, found: samples.Samples) -> dict[str, Any]:
     if found.faces:
         keys |= faces.measure(ours, found.faces)
         print("\n".join(faces.report(keys)), flush=True)
+    if found.logos:
+        keys |= logos.measure(ours, found.logos)
+        print("\n".join(logos.report(keys)), flush=True)
     return keys
 
 
 def rendered(folder: Path, seed: int) -> samples.Samples:
     """The samples that the bench makes itself."""
-    bench_python("bench.vision.render", str(folder), str(seed))
+    bench_python("bench.vision.render", str(folder), str(seed), str(logos.icons()))
     return samples.read(folder / "samples.json")
 
 
@@ -55,12 +58,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
         found = datasets.read(given.data) if given.data else rendered(Path(folder), given.seed)
         if given.data:
-            print(f"{given.data}: {len(found.texts)} images of text, {len(found.faces)} of faces")
-            print("read are ICDAR 2015, WIDER FACE and FDDB; not Flickr8k, FlickrLogos-27 or any other")
-        if not found.texts and not found.faces:
+            counts = f"{len(found.texts)} images of text, {len(found.faces)} of faces, {len(found.logos)} of logos"
+            print(f"{given.data}: {counts}")
+            print("read are ICDAR 2015, WIDER FACE, FDDB and FlickrLogos-27; not Flickr8k or any other")
+        if not (found.texts or found.faces or found.logos):
             print("error: no data set that is read here was found", file=sys.stderr)
             return 1
-        with serving((*ocr.MODELS, *faces.MODELS)) as ours:
+        with serving((*ocr.MODELS, *faces.MODELS, *logos.MODELS)) as ours:
             keys = measure(ours, found)
     keys["vision_source"] = str(given.data) if given.data else f"rendered, seed {given.seed}"
     keys["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

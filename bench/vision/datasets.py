@@ -1,6 +1,7 @@
 """Readers of public data sets as their authors publish them, unpacked anywhere below one folder.
 
-ICDAR 2015 scene text (focus: incidental text, task 4.1), WIDER FACE, and FDDB or any list in its rectangle form.
+ICDAR 2015 scene text (focus: incidental text, task 4.1), WIDER FACE, FDDB or any list in its rectangle form, and
+FlickrLogos-27 (Kalantidis et al. 2011).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.vision.samples import Box, FaceSample, Samples, TextSample
+from bench.vision.samples import Box, FaceSample, LogoSample, Samples, TextSample
 
 _ICDAR_TRUTH = "gt_img_*.txt"
 _ICDAR_CORNERS = 8
 _DO_NOT_CARE = "###"
 _WIDER_TRUTH = "wider_face_*_bbx_gt.txt"
 _FDDB_TRUTH = "FDDB-fold-*-ellipseList.txt"
+_FLICKR_LOGOS_TRUTH = "flickr_logos_27_dataset_*_set_annotation.txt"
+_NO_LOGO = "none"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Of each set: enough for a stable ratio, few enough for minutes.
 IMAGES_MAX = 300
@@ -30,7 +33,8 @@ def read(folder: Path) -> Samples:
     """The samples of every known layout below ``folder``, at most IMAGES_MAX a set. Raises BadDataset."""
     images = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES}
     texts = list(_icdar(folder, images))
-    return Samples(texts[:IMAGES_MAX], [*_wider(folder)][:IMAGES_MAX] + [*_fddb(folder)][:IMAGES_MAX])
+    faces = [*_wider(folder)][:IMAGES_MAX] + [*_fddb(folder)][:IMAGES_MAX]
+    return Samples(texts[:IMAGES_MAX], faces, [*_flickr_logos(folder, images)][:IMAGES_MAX])
 
 
 def _icdar(folder: Path, images: dict[str, Path]) -> Iterator[TextSample]:
@@ -89,6 +93,31 @@ def _fddb(folder: Path) -> Iterator[FaceSample]:
             image = next((path for path in folder.rglob(f"{Path(name).name}.jpg") if name in str(path)), None)
             if image is not None:
                 yield FaceSample(str(image), "fddb", boxes)
+
+
+def _flickr_logos(folder: Path, images: dict[str, Path]) -> Iterator[LogoSample]:
+    """Rows of file, brand and, in the training set, a subset and the corners x1 y1 x2 y2 of one instance."""
+    for truth in sorted(folder.rglob(_FLICKR_LOGOS_TRUTH)):
+        names: dict[str, list[str]] = {}
+        quads: dict[str, list[list[tuple[float, float]]]] = {}
+        for number, row in enumerate(truth.read_text().splitlines(), start=1):
+            parts = row.split()
+            if not parts:
+                continue
+            if len(parts) not in (2, 7) or not all(part.isdigit() for part in parts[2:]):
+                raise BadDataset(f"{truth}:{number} is not file, brand and perhaps subset, x1, y1, x2, y2")
+            found, marked = names.setdefault(parts[0], []), quads.setdefault(parts[0], [])
+            if len(parts) == 2:
+                found += [parts[1]] if parts[1].lower() != _NO_LOGO else []
+                continue
+            left, top, right, bottom = (float(part) for part in parts[3:])
+            quad = [(left, top), (right, top), (right, bottom), (left, bottom)]
+            if quad not in marked:  # an instance may stand in several of the training subsets
+                found.append(parts[1])
+                marked.append(quad)
+        for name, brands in names.items():
+            if name in images:
+                yield LogoSample(str(images[name]), "flickr_logos_27", brands, quads[name])
 
 
 def _box(value: list[int]) -> Box:

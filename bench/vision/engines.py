@@ -13,13 +13,14 @@ import resource
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tritonclient.grpc import InferenceServerClient, InferInput
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 
 from bench.processes import cpu_seconds
 from runner.triton import TritonSettings, clean_up, prepare, wait_ready
@@ -33,10 +34,11 @@ _ANSWER_SECONDS_MAX = 300.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What was found in one image, and the CPU time of finding it in ms."""
+    """What was found in one image, and the CPU time and time of finding it in ms."""
 
     found: list[dict[str, Any]]
     cpu_ms: float
+    ms: float = 0.0
 
 
 class Ours:
@@ -45,21 +47,25 @@ class Ours:
     def __init__(self, address: str, pid: int) -> None:
         self._client, self._pid = InferenceServerClient(address), pid
 
-    def answers(self, model: str, output: str, files: Sequence[str]) -> list[Answer]:
-        """One answer a file, in order; the first file is asked for once before, to be warm."""
-        self._ask(model, output, Path(files[0]).read_bytes())
+    def answers(self, model: str, output: str, files: Sequence[str], **others: bytes) -> list[Answer]:
+        """One answer a file, in order; the first is asked for once before, to be warm. ``others`` are inputs too."""
+        self._ask(model, output, IMAGE=Path(files[0]).read_bytes(), **others)
         found = []
         for file in files:
             data = Path(file).read_bytes()
-            before = self._cpu_s()
-            documents = self._ask(model, output, data)
-            found.append(Answer(documents, (self._cpu_s() - before) * 1e3))
+            before, started = self._cpu_s(), time.perf_counter()
+            documents = self._ask(model, output, IMAGE=data, **others)
+            elapsed = time.perf_counter() - started
+            found.append(Answer(documents, (self._cpu_s() - before) * 1e3, elapsed * 1e3))
         return found
 
-    def _ask(self, model: str, output: str, data: bytes) -> list[dict[str, Any]]:
-        tensor = InferInput("IMAGE", [1, 1], "BYTES")
-        tensor.set_data_from_numpy(np.array([[data]], dtype=np.object_))
-        answer = self._client.infer(model, [tensor], client_timeout=_ANSWER_SECONDS_MAX)
+    def _ask(self, model: str, output: str, **inputs: bytes) -> list[dict[str, Any]]:
+        tensors = []
+        for name, data in inputs.items():
+            tensors.append(InferInput(name, [1, 1], "BYTES"))
+            tensors[-1].set_data_from_numpy(np.array([[data]], dtype=np.object_))
+        wanted = [InferRequestedOutput(output)]
+        answer = self._client.infer(model, tensors, outputs=wanted, client_timeout=_ANSWER_SECONDS_MAX)
         found: list[dict[str, Any]] = json.loads(answer.as_numpy(output)[0, 0])
         return found
 
@@ -69,10 +75,10 @@ class Ours:
 
 
 @contextlib.contextmanager
-def serving(models: Sequence[str]) -> Iterator[Ours]:
+def serving(models: Sequence[str], repository: Path = ROOT / "models" / "repository") -> Iterator[Ours]:
     """A Triton with ``models`` (those they call included), gone with its shared memory at the end."""
     with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
-        settings = TritonSettings(state_dir=Path(folder), models=tuple(models))
+        settings = TritonSettings(state_dir=Path(folder), repository_dir=repository, models=tuple(models))
         process = prepare(settings)
         with (Path(folder) / "triton.log").open("wb") as log:
             running = subprocess.Popen(
@@ -88,7 +94,7 @@ def serving(models: Sequence[str]) -> Iterator[Ours]:
 
 
 def reference(role: str, files: Sequence[str], *options: str) -> list[Answer]:
-    """The answers of the reference library for ``role`` ("ocr" or "faces"). Raises CalledProcessError."""
+    """The answers of the reference library for ``role`` ("ocr", "faces" or "logos"). Raises CalledProcessError."""
     with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
         asked, answered = Path(folder) / "files.json", Path(folder) / "answers.json"
         asked.write_text(json.dumps(list(files)))

@@ -1,6 +1,6 @@
 """The reference libraries at their defaults, run in the bench environment: ``python -m bench.vision.reference``.
 
-Text: rapidocr as it comes. Faces: OpenCV's FaceDetectorYN with the YuNet weights the faces model has too.
+Text: rapidocr as it comes. Faces: OpenCV's FaceDetectorYN with the YuNet weights the faces model has too. Logos: SIFT.
 """
 
 from __future__ import annotations
@@ -57,6 +57,13 @@ def faces(weights: Path) -> Reader:
     return run
 
 
+def logos(icons: Path) -> Reader:
+    """Keypoint matching over the gallery of ``icons``."""
+    from bench.vision import keypoints
+
+    return keypoints.finder(icons)
+
+
 def measure(reader: Reader, files: Sequence[str]) -> list[dict[str, Any]]:
     """Answer and CPU-ms of this process for each file; the first is read once before, to be warm."""
     reader(Path(files[0]).read_bytes())
@@ -77,13 +84,19 @@ def _cpu_s() -> float:
 def main() -> None:
     """Reads a JSON list of files, writes a JSON list of answers."""
     parser = argparse.ArgumentParser(prog="python -m bench.vision.reference", description=__doc__)
-    parser.add_argument("role", choices=("ocr", "faces"))
+    parser.add_argument("role", choices=("ocr", "faces", "logos"))
     parser.add_argument("files", type=Path)
     parser.add_argument("answers", type=Path)
     parser.add_argument("--threads", type=int, help="threads of the text reader; its own default where left out")
+    parser.add_argument("--icons", type=Path, help="the logo gallery's source")
     parser.add_argument("--weights", type=Path, help="the face detector's ONNX file")
     given = parser.parse_args()
-    reader = ocr(given.threads) if given.role == "ocr" else faces(given.weights)
+    readers = {
+        "ocr": lambda: ocr(given.threads),
+        "faces": lambda: faces(given.weights),
+        "logos": lambda: logos(given.icons),
+    }
+    reader = readers[given.role]()
     given.answers.write_text(json.dumps(measure(reader, json.loads(given.files.read_text()))))
 
 

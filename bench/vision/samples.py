@@ -32,14 +32,29 @@ class FaceSample:
 
 
 @dataclass(frozen=True)
+class LogoSample:
+    """An image and its marks: names, and a quad in pixels for each, or none where only the image is labelled.
+
+    ``known`` is False where the gallery lacks the marks, so that whatever is named is wrong.
+    """
+
+    path: str
+    subset: str
+    names: list[str]
+    quads: list[list[Point]] = field(default_factory=list)
+    known: bool = True
+
+
+@dataclass(frozen=True)
 class Samples:
     """All images of one run, by role."""
 
     texts: list[TextSample] = field(default_factory=list)
     faces: list[FaceSample] = field(default_factory=list)
+    logos: list[LogoSample] = field(default_factory=list)
 
     def __add__(self, other: Samples) -> Samples:
-        return Samples(self.texts + other.texts, self.faces + other.faces)
+        return Samples(self.texts + other.texts, self.faces + other.faces, self.logos + other.logos)
 
 
 def write(samples: Samples, path: Path) -> None:
@@ -51,9 +66,10 @@ def read(path: Path) -> Samples:
     """The samples of a file that ``write`` made."""
     found = json.loads(path.read_text())
     texts = [TextSample(**each) for each in found["texts"]]
-    return Samples(texts, [FaceSample(**each) for each in found["faces"]])
+    faces = [FaceSample(**each) for each in found["faces"]]
+    return Samples(texts, faces, [LogoSample(**each) for each in found["logos"]])
 
 
-def paths(samples: Sequence[TextSample] | Sequence[FaceSample]) -> list[str]:
+def paths(samples: Sequence[TextSample] | Sequence[FaceSample] | Sequence[LogoSample]) -> list[str]:
     """The files of the samples, in order."""
     return [sample.path for sample in samples]

@@ -30,6 +30,9 @@ class Role(BaseModel):
     model: str = ""
     image_model: str = ""
     text_model: str = ""
+    # Makes of an uploaded image of a logo what it is found by; and compares regions of a picture with such marks.
+    mark_model: str = ""
+    verifier_model: str = ""
     version: str
     # Roles whose results this one takes in when they were asked for too.
     uses: tuple[str, ...] = ()
@@ -41,7 +44,8 @@ class Role(BaseModel):
     @property
     def models(self) -> tuple[str, ...]:
         """The models of the role."""
-        return tuple(name for name in (self.model, self.image_model, self.text_model) if name)
+        named = (self.model, self.image_model, self.text_model, self.mark_model, self.verifier_model)
+        return tuple(name for name in named if name)
 
 
 class ModelSet(BaseModel):

@@ -64,6 +64,19 @@ def decode(data: bytes, *, side_px: int | None = None) -> Picture:
         return Picture(image.convert("RGB"), width, height)
 
 
+def decode_with_opacity(data: bytes, *, side_px: int) -> Pixels:
+    """uint8 [h,w,4], RGB and opacity (255 where the image has none), the longer side at most ``side_px``.
+
+    Raises BadImage as ``decode`` does.
+    """
+    with _foreign_bytes():
+        image = _open(data)
+        image.draft("RGB", (side_px, side_px))
+        whole = image.convert("RGBA")
+        whole.thumbnail((side_px, side_px), reducing_gap=2.0)
+        return np.asarray(whole)
+
+
 def check(data: bytes) -> None:
     """Raises BadImage for what ``decode`` would refuse by its header; the pixels are not looked at."""
     with _foreign_bytes():

@@ -37,23 +37,40 @@ _FIXED = {"LINES": [_LINE], "FACES": [_FACE], "LOGOS": [], "FACTS": _FACTS}
 
 
 class TritonPythonModel(Model):
-    """Serves whichever role its config's one output names: LINES, CAPTION, FACES, LOGOS, FACTS or VECTOR."""
+    """Serves whichever role its config's outputs name: LINES, CAPTION, FACES, LOGOS, REGIONS, MARK, FACTS or VECTOR.
+
+    A picture shows a mark that was uploaded where both are the same bytes, and no other.
+    """
 
     def initialize(self, args: Mapping[str, str]) -> None:
         config = json.loads(args["model_config"])
-        self.output = config["output"][0]["name"]
-        self.has_image = any(tensor["name"] == "IMAGE" for tensor in config["input"])
+        self.outputs = [tensor["name"] for tensor in config["output"]]
+        self.input = config["input"][0]["name"]
 
     def answer(self, request: Any) -> Tensors:
-        main = values(request, "IMAGE" if self.has_image else "TEXT")
-        if self.has_image and not all(value.startswith(_SIGNATURES) for value in main):
+        main = values(request, self.input)
+        if self.input == "IMAGE" and not all(value.startswith(_SIGNATURES) for value in main):
             raise BadImage("neither a JPEG nor a PNG")
-        if self.output == "VECTOR":
+        if self.outputs == ["VECTOR"]:
             return {"VECTOR": np.stack([_vector(value) for value in main])}
-        if self.output == "CAPTION":
+        if self.outputs == ["CAPTION"]:
             texts = optional_values(request, "TEXT", len(main))
             return {"CAPTION": documents(_caption(text_of(text)) for text in texts)}
-        return {self.output: documents(_FIXED[self.output] for _ in main)}
+        if self.input == "REGIONS":
+            return {"LOGOS": documents(map(_verified, main, values(request, "MARKS")))}
+        return {output: documents(_document(output, value) for value in main) for output in self.outputs}
+
+
+def _document(output: str, value: bytes) -> Any:
+    if output == "REGIONS":
+        return [{"quad": _QUAD, "confidence": 0.9, "vector": _vector(value).tolist()}]
+    return {"vectors": [_vector(value).tolist()]} if output == "MARK" else _FIXED[output]
+
+
+def _verified(regions: bytes, marks: bytes) -> list[dict[str, Any]]:
+    seen = [region["vector"] for region in json.loads(regions)]
+    found = [mark["name"] for mark in json.loads(marks) if any(vector in seen for vector in mark["vectors"])]
+    return [{"name": name, "confidence": 0.9, "quad": _QUAD} for name in found]
 
 
 def _caption(text: str) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""Marks and the regions of a picture that may show one: what is kept of each, and when a region is called a mark.
+
+A gallery that ships and marks that somebody uploads go through the same functions and the same bar.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lensmesh_models.logo_alignment import Alignment, align
+from lensmesh_models.logo_regions import SIDE, Box, Patch, to_picture
+
+DIM = 128
+FLOOR = 0.3  # confidence of a finding; the set's threshold is higher
+CANDIDATES_MAX = 3  # marks that are laid over a region
+COSINE_MIN = 0.35  # nearer marks than this are worth laying over
+_OVERLAP_MAX = 0.5  # of two findings: the better one stays
+_EDGE_LEVEL = 40.0  # Sobel response of a patch that counts as an edge
+# Logistic regression over the findings on validation composites (models/train_logos/calibrate.py), moved so that
+# confidence 0.5 is where the precision aimed at holds.
+_WEIGHTS = {"cosine": 8.0, "likeness": 5.0, "edges": 5.0, "detail": 1.0, "size": 0.5}
+_BIAS = -13.0
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mark as it is compared: name, unit vectors [V,DIM], and for each its patch and the mark's box in it."""
+
+    name: str
+    vectors: Vectors
+    patches: tuple[Patch, ...]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A place that may show a mark: box in pixels of the picture, confidence 0..1, patch, unit vector [DIM]."""
+
+    box: Box
+    confidence: float
+    patch: Patch
+    vector: Vectors
+
+
+def mark_document(mark: Mark) -> dict[str, Any]:
+    """The mark as JSON, without its name."""
+    views = [
+        {"patch": _packed(patch), "box": [round(value, 2) for value in box]}
+        for patch, box in zip(mark.patches, mark.boxes, strict=True)
+    ]
+    return {"vectors": [_listed(vector) for vector in mark.vectors], "views": views}
+
+
+def read_mark(document: Mapping[str, Any]) -> Mark:
+    """The mark of a document with its name. Raises KeyError, TypeError or ValueError for anything else."""
+    views = document["views"]
+    vectors = np.asarray(document["vectors"], np.float32)
+    if vectors.shape != (len(views), DIM):
+        raise ValueError(f"vectors of shape {vectors.shape} for {len(views)} views")
+    left_top_right_bottom = [tuple(float(value) for value in view["box"]) for view in views]
+    boxes = tuple((box[0], box[1], box[2], box[3]) for box in left_top_right_bottom)
+    return Mark(str(document["name"]), vectors, tuple(_unpacked(view["patch"]) for view in views), boxes)
+
+
+def region_document(region: Region) -> dict[str, Any]:
+    """The region as JSON: what ``read_region`` needs, and its corners."""
+    left, top, right, bottom = (round(value, 1) for value in region.box)
+    return {
+        "quad": [[left, top], [right, top], [right, bottom], [left, bottom]],
+        "confidence": round(region.confidence, 4),
+        "vector": _listed(region.vector),
+        "patch": _packed(region.patch),
+    }
+
+
+def read_region(document: Mapping[str, Any]) -> Region:
+    """The region of a document. Raises KeyError, TypeError or ValueError for anything else."""
+    (left, top), _, (right, bottom), _ = document["quad"]
+    box = (float(left), float(top), float(right), float(bottom))
+    vector = np.asarray(document["vector"], np.float32)
+    if vector.shape != (DIM,):
+        raise ValueError(f"a vector of shape {vector.shape}")
+    return Region(box, float(document["confidence"]), _unpacked(document["patch"]), vector)
+
+
+def judge(region: Region, marks: Iterable[Mark]) -> dict[str, Any] | None:
+    """The best of the marks that the region shows, as {name, confidence, quad}; None where it shows none of them."""
+    best: dict[str, Any] | None = None
+    for mark in marks:
+        cosines = mark.vectors @ region.vector
+        view = int(cosines.argmax())
+        if cosines[view] < COSINE_MIN:
+            continue
+        laid = align(region.patch, mark.patches[view], mark.boxes[view])
+        if laid is None:
+            continue
+        seen = features(region, mark.patches[view], float(cosines[view]), laid)
+        confidence = certainty(seen)
+        if confidence >= FLOOR and (best is None or confidence > best["confidence"]):
+            quad = _quad(region, mark.boxes[view], laid)
+            best = {"name": mark.name, "confidence": round(confidence, 4), "quad": quad}
+    return best
+
+
+def features(region: Region, drawing: Patch, cosine: float, laid: Alignment) -> dict[str, float]:
+    """What a finding is judged by; each about 0..1."""
+    left, top, right, bottom = region.box
+    size = float(np.clip(np.log2(max(right - left, bottom - top) / 16) / 4, 0, 1))
+    return {"cosine": cosine, "likeness": laid.likeness, "edges": laid.edges, "detail": detail(drawing), "size": size}
+
+
+def detail(drawing: Patch) -> float:
+    """Length of the edges of a drawing, 0..1: little for a disc, much for lettering."""
+    smooth = cv2.GaussianBlur(drawing, (0, 0), 1).astype(np.float32)
+    strength = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    return float((strength > _EDGE_LEVEL).mean())
+
+
+def certainty(seen: Mapping[str, float]) -> float:
+    """Confidence 0..1 of a finding."""
+    return float(1 / (1 + np.exp(-(_BIAS + sum(weight * seen[name] for name, weight in _WEIGHTS.items())))))
+
+
+def nearest(vector: Vectors, gallery: Vectors) -> list[int]:
+    """Rows of the gallery [N,DIM] that are worth laying over a region, nearest first, at most CANDIDATES_MAX."""
+    cosines = gallery @ vector
+    count = min(CANDIDATES_MAX, len(cosines))
+    rows = np.argpartition(-cosines, count - 1)[:count] if count else np.zeros(0, int)
+    return [int(row) for row in rows[np.argsort(-cosines[rows])] if cosines[row] >= COSINE_MIN]
+
+
+def distinct(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The findings, best first, without those that lie on a better one, or inside of one with the same name."""
+    kept: list[dict[str, Any]] = []
+    for finding in sorted(found, key=lambda finding: -finding["confidence"]):
+        if not any(_same(finding, other) for other in kept):
+            kept.append(finding)
+    return kept
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    (low_a, high_a), (low_b, high_b) = (
+        (np.min(each["quad"], axis=0), np.max(each["quad"], axis=0)) for each in (first, second)
+    )
+    shared = float(np.prod(np.maximum(np.minimum(high_a, high_b) - np.maximum(low_a, low_b), 0)))
+    areas = float(np.prod(high_a - low_a)), float(np.prod(high_b - low_b))
+    # The lettering of a mark is often found beside the mark as a whole.
+    whole = min(areas) if first["name"] == second["name"] else sum(areas) - shared
+    return shared > _OVERLAP_MAX * whole
+
+
+def _quad(region: Region, box: Box, laid: Alignment) -> list[list[float]]:
+    left, top, right, bottom = box
+    corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]])
+    points = to_picture(region.box, corners @ laid.warp.T.astype(np.float64))
+    return [[round(float(x), 1), round(float(y), 1)] for x, y in points]
+
+
+def _packed(patch: Patch) -> str:
+    return base64.b64encode(patch.tobytes()).decode()
+
+
+def _unpacked(text: str) -> Patch:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(SIDE, SIDE)
+
+
+def _listed(vector: Vectors) -> list[float]:
+    return [round(float(value), 5) for value in vector]
