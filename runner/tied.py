@@ -1,7 +1,7 @@
 """`python tied.py PROGRAM ARGUMENT...`: becomes that program, which is asked to end when its parent is killed hard.
 
-A script of its own instead of code run between fork and exec: in a parent with threads, gRPC's among them, that can wait
-for ever on a lock that another thread held.
+A script of its own instead of code run between fork and exec: in a parent with threads, gRPC's among them, that can
+wait for ever on a lock that another thread held.
 """
 
 import ctypes
