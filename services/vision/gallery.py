@@ -18,8 +18,8 @@ Quad = Sequence[Sequence[float]]
 # The bars of the gallery that ships: marks that are laid over a region, and the least cosine of one worth that.
 CANDIDATES_MAX = 3
 COSINE_MIN = 0.35
-# Marks for all regions of a picture: each is 20 KB of document, and about 2 ms a region that it is near to.
-MARKS_MAX = 64
+# Marks for all regions of a picture: each is 20 KB of document, and takes about 2 ms a region that it is near to.
+MARKS_MAX = 32
 # Shared area by which two findings are one: of both together, or of the smaller where they have one name.
 _OVERLAP_MAX = 0.5
 
@@ -41,6 +41,7 @@ class Gallery:
         self._vectors: dict[str, Vectors] = {}
         # Made when first needed after a change, so that loading many marks does not copy the matrix each time.
         self._rows: tuple[list[str], Vectors, NDArray[np.intp]] | None = None
+        self._views_max = 0
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -69,25 +70,34 @@ class Gallery:
         """The marks that are worth comparing with the regions float32 [R,D], nearest first, at most MARKS_MAX."""
         if not self._vectors or not len(regions):
             return []
-        ids, matrix, starts = self._matrix()
-        # A mark is as near as its nearest view: [R, marks].
-        cosines = np.maximum.reduceat(regions @ matrix.T, starts, axis=1)
-        count = min(CANDIDATES_MAX, len(ids))
-        columns = np.argpartition(cosines, len(ids) - count, axis=1)[:, -count:]
+        ids, matrix, owners = self._matrix()
         best: dict[int, float] = {}
-        for column, cosine in zip(
-            columns.ravel().tolist(), np.take_along_axis(cosines, columns, 1).ravel(), strict=True
-        ):
-            if cosine >= COSINE_MIN:
-                best[column] = max(best.get(column, -1.0), float(cosine))
-        return [ids[column] for column in sorted(best, key=lambda each: -best[each])[:MARKS_MAX]]
+        for cosines in regions @ matrix.T:
+            for owner, cosine in self._nearest(cosines, owners).items():
+                best[owner] = max(best.get(owner, cosine), cosine)
+        return [ids[owner] for owner in sorted(best, key=lambda each: -best[each])[:MARKS_MAX]]
+
+    def _nearest(self, cosines: Vectors, owners: NDArray[np.intp]) -> dict[int, float]:
+        """The marks nearest to one region with their cosines: a mark is as near as its nearest view."""
+        rows = np.flatnonzero(cosines >= COSINE_MIN)
+        # Other views of the same marks may stand before the last mark that is wanted.
+        most = CANDIDATES_MAX * self._views_max
+        if len(rows) > most:
+            rows = rows[np.argpartition(cosines[rows], -most)[-most:]]
+        found: dict[int, float] = {}
+        for row in rows[np.argsort(-cosines[rows])]:
+            found.setdefault(int(owners[row]), float(cosines[row]))
+            if len(found) == CANDIDATES_MAX:
+                break
+        return found
 
     def _matrix(self) -> tuple[list[str], Vectors, NDArray[np.intp]]:
-        """Ids, all vectors [rows,D], and the row at which each id's begin."""
+        """Ids, all vectors [rows,D], and which id each row belongs to."""
         if self._rows is None:
             counts = [len(each) for each in self._vectors.values()]
-            starts = np.cumsum([0, *counts[:-1]], dtype=np.intp)
-            self._rows = list(self._vectors), np.concatenate(list(self._vectors.values())), starts
+            self._views_max = max(counts)
+            owners = np.repeat(np.arange(len(counts)), counts)
+            self._rows = list(self._vectors), np.concatenate(list(self._vectors.values())), owners
         return self._rows
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import zlib
 from collections.abc import Mapping
 from functools import partial
@@ -169,7 +168,7 @@ class Logos:
     def _near(self, tenant: Tenant, regions: Vectors) -> list[KnownMark]:
         records = (self._mirror.get(tenant.key(each)) for each in self._galleries[tenant.namespace_id].near(regions))
         return [
-            KnownMark(each.logo.logo_id, each.logo.name, json.loads(zlib.decompress(each.mark)))
+            KnownMark(each.logo.logo_id, each.logo.name, zlib.decompress(each.mark))
             for each in records
             if each is not None
         ]

@@ -25,11 +25,11 @@ _PNG_WITH_ALPHA = (4, 6)
 
 @dataclass(frozen=True, slots=True)
 class KnownMark:
-    """A mark of a namespace: whose it is, the brand, and its document MARK."""
+    """A mark of a namespace: whose it is, the brand, and its document MARK, a JSON object without a name."""
 
     logo_id: str
     name: str
-    document: dict[str, Any]
+    document: bytes
 
 
 class Marks:
@@ -86,9 +86,7 @@ class Marks:
         known = near(np.array([each["vector"] for each in regions], np.float32)) if regions else ()
         if not known:
             return shipped
-        # The id stands for the name, as several marks may have one.
-        marks = json.dumps([{**each.document, "name": each.logo_id} for each in known]).encode()
-        given = {"REGIONS": answer["REGIONS"].reshape(1, 1), "MARKS": bytes_tensor(marks)}
+        given = {"REGIONS": answer["REGIONS"].reshape(1, 1), "MARKS": bytes_tensor(_listed(known))}
         verified = await self._models.infer(self._role.verifier_model, given, ["LOGOS"])
         names = {each.logo_id: each.name for each in known}
         own = [
@@ -110,6 +108,13 @@ def markable(content: bytes, image: NormalisedImage) -> bytes:
         return image.content
     transparent = content[_PNG_COLOUR] in _PNG_WITH_ALPHA or b"tRNS" in content[: content.find(b"IDAT")]
     return content if transparent else image.content
+
+
+def _listed(marks: Sequence[KnownMark]) -> bytes:
+    """MARKS as JSON. The id stands for the name, as several marks may have one."""
+    # Put together as text: to parse and write documents again would take longer than to find them.
+    named = (b'{"name": "%s", %s' % (each.logo_id.encode(), each.document.lstrip()[1:]) for each in marks)
+    return b"[%s]" % b", ".join(named)
 
 
 def _parsed(tensor: NDArray[Any]) -> Any:
