@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 import nats.errors
 import numpy as np
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 from lensmesh.v1 import logo_pb2, vision_pb2
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
@@ -93,6 +94,12 @@ class Logos:
     def has(self, tenant: Tenant) -> bool:
         """Whether the namespace has marks to look for."""
         return self._marks.offered and bool(self._galleries.get(tenant.namespace_id))
+
+    def unchanged(self, tenant: Tenant, since: Timestamp, found: Iterable[str]) -> bool:
+        """Whether what was found among the namespace's logos then, by these ids, would be found now."""
+        known = self.all(tenant)
+        ids, moment = {each.logo_id for each in known}, since.ToNanoseconds()
+        return ids.issuperset(found) and all(each.created_at.ToNanoseconds() < moment for each in known)
 
     async def find(self, tenant: Tenant, inputs: Mapping[str, NDArray[Any]]) -> list[Finding]:
         """The logos on a picture, as `Marks.find`."""

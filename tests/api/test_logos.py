@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+import tritonclient.grpc.aio as triton
 from lensmesh.v1 import logo_pb2, vision_pb2
 from PIL import Image
 
@@ -113,6 +114,51 @@ async def test_a_logo_is_found_on_the_next_image_and_not_after_its_end(
     again = await create(tenant, "Acme", number)
     assert made["logo_id"] == again["logo_id"]
     assert [("Acme", made["logo_id"])] == await names(tenant, photos, number)
+
+
+async def test_features_are_not_copied_when_logos_changed(tenant: Api, photos: PhotoHost, number: int) -> None:
+    """copy_features looks again for logos where one was uploaded or deleted since, and copies where none was."""
+    old = await create(tenant, "Old", number + 1)
+    body = {
+        "url": photos.picture_url(number),
+        "collection_id": "c",
+        "on_duplicate": "copy_features",
+        "feature_extractors": {"detect": {"logos": {}}},
+    }
+
+    async def seen() -> tuple[list[str], bool]:
+        """The names that are found, and whether they were copied."""
+        task = await tenant.run(body)
+        features = (await tenant.http.get(f"/assets/{task['asset_id']}/features")).json()["features"]["image"]
+        note = task["steps"]["logos"]["note"] or ""
+        return [each["name"] for each in features[0]["detect"]["logos"]], note.startswith("copied")
+
+    assert ([], False) == await seen()
+    assert ([], True) == await seen()
+    await create(tenant, "Acme", number)
+    assert (["Acme"], False) == await seen()
+    body["url"] = photos.picture_url(number + 1)
+    assert (["Old"], False) == await seen()
+    assert (["Old"], True) == await seen()
+    await tenant.http.delete(f"/logos/{old['logo_id']}")
+    assert ([], False) == await seen()
+
+
+async def test_a_namespace_without_logos_costs_no_call(mesh: Mesh, tenant: Api, photos: PhotoHost, number: int) -> None:
+    """The verifier is asked for an image that is near to a mark, and for no other."""
+    async with triton.InferenceServerClient(mesh.endpoints["triton_address"]) as client:
+
+        async def calls() -> int:
+            """How often the verifier was asked."""
+            answer = await client.get_inference_statistics("logo_verifier", as_json=True)
+            return int(answer["model_stats"][0].get("inference_stats", {}).get("success", {}).get("count", 0))
+
+        before = await calls()
+        await names(tenant, photos, number)
+        assert before == await calls()
+        await create(tenant, "Acme", number)
+        await names(tenant, photos, number)
+        assert before + 1 == await calls()
 
 
 async def test_structured_output_names_own_logos(tenant: Api, photos: PhotoHost, number: int) -> None:
