@@ -47,7 +47,7 @@ class LogoSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LENSMESH_VISION_", extra="ignore")
 
     gallery_logos_max: int = Field(
-        5_000, ge=1, description="Logos a namespace may have: 30 MB of memory, and milliseconds an image."
+        5_000, ge=1, description="Logos a namespace may have: up to 100 MB of memory, and 4 ms an image."
     )
 
 
