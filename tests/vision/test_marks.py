@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from services.mesh.errors import Unimplemented
+from services.mesh.models import ModelSet, Role, TritonModels, TritonSettings
 from services.vision.acquire import AcquireSettings
 from services.vision.acquire.decode import normalise, prepare_process
-from services.vision.marks import markable
+from services.vision.marks import Marks, markable
 
 LIMITS = AcquireSettings().decode_limits
 
@@ -56,3 +58,13 @@ def test_a_transparent_png_is_handed_on_as_it_is(content: bytes, as_it_is: bool)
     image = normalise(content, LIMITS)
     assert image.content != content
     assert (content if as_it_is else image.content) == markable(content, image)
+
+
+async def test_a_set_without_the_models_says_so() -> None:
+    """A model set that can make no marks refuses to, by its name, and asks no server."""
+    models = TritonModels("127.0.0.1:1", TritonSettings())
+    marks = Marks(models, ModelSet(name="bare", roles={"logos": Role(model="logos", version="1")}))
+    assert not marks.offered
+    with pytest.raises(Unimplemented, match="'bare'"):
+        await marks.make(file("RGB", "PNG"))
+    await models.close()
