@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import pytest
-import tritonclient.grpc.aio as triton
 from lensmesh.v1 import logo_pb2, vision_pb2
 from PIL import Image
 
@@ -142,23 +141,6 @@ async def test_features_are_not_copied_when_logos_changed(tenant: Api, photos: P
     assert (["Old"], True) == await seen()
     await tenant.http.delete(f"/logos/{old['logo_id']}")
     assert ([], False) == await seen()
-
-
-async def test_a_namespace_without_logos_costs_no_call(mesh: Mesh, tenant: Api, photos: PhotoHost, number: int) -> None:
-    """The verifier is asked for an image that is near to a mark, and for no other."""
-    async with triton.InferenceServerClient(mesh.endpoints["triton_address"]) as client:
-
-        async def calls() -> int:
-            """How often the verifier was asked."""
-            answer = await client.get_inference_statistics("logo_verifier", as_json=True)
-            return int(answer["model_stats"][0].get("inference_stats", {}).get("success", {}).get("count", 0))
-
-        before = await calls()
-        await names(tenant, photos, number)
-        assert before == await calls()
-        await create(tenant, "Acme", number)
-        await names(tenant, photos, number)
-        assert before + 1 == await calls()
 
 
 async def test_structured_output_names_own_logos(tenant: Api, photos: PhotoHost, number: int) -> None:
