@@ -15,10 +15,10 @@ endif
 export LENSMESH_MODEL_SET := $(SET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench-mesh bench-vision protos models clean distclean
+.PHONY: help setup demo up test check format bench-mesh bench-batching bench-vision protos models clean distclean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # With a Triton of one's own, neither the embedded one nor its weights are needed.
 ifeq ($(LENSMESH_TRITON_ADDRESS),)
@@ -52,6 +52,9 @@ format: $(STAMPS)/venv ## Format the code and the contracts
 
 bench-mesh: setup ## Measure what the mesh costs beyond its models
 	@$(BIN)/python -m bench.mesh
+
+bench-batching: setup ## Measure which networks are cheaper in batches
+	@$(BIN)/python -m bench.batching
 
 bench-vision: setup $(STAMPS)/bench-venv ## Measure the models beside the reference libraries; DATA=folder for public sets
 	@$(BIN)/python -m bench.vision $(if $(DATA),--data "$(DATA)")
@@ -102,7 +105,7 @@ $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*
 	@$(BIN)/python protos/build.py stubs
 	@touch $@
 
-$(STAMPS)/models-%: $(STAMPS)/triton-venv $(wildcard models/*.py models/convert/*.py models/sources/*)
+$(STAMPS)/models-%: $(STAMPS)/triton-venv $(wildcard models/*.py models/convert/*.py models/sources/* models/weights/* models/lib/lensmesh_models/*.py)
 	@echo "lensmesh: fetching the weights of the model set $*"
 	@$(TRITON_VENV)/bin/python -m models.fetch --set $*
 	@touch $@

@@ -190,7 +190,8 @@ async def with_mesh(model_set: str, measure: Any, settings: dict[str, str]) -> A
     host = Host()
     server = await host.start()
     with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w") as log:
-        config = MeshConfig(Path(directory) / "data", 0, 0, model_set, f"127.0.0.1:{host.port}", settings=settings)
+        allowed = f"127.0.0.1:{host.port}"
+        config = MeshConfig(Path(directory) / "data", 0, 0, model_set, fetch_allow=allowed, settings=settings)
         mesh = Mesh(config, lambda name, line: print(name, line, file=log, flush=True))
         await mesh.start()
         try:

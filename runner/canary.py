@@ -39,6 +39,8 @@ _DEAD_FOR_GOOD = re.compile(r"Stub process .* is not healthy")
 _INNER_KEYS = ("inner_models", "optional_inner_models")  # parameters of a model's configuration
 _RELOAD_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.05
+# A face in the middle of the small picture.
+_LANDMARKS = b"[[24,24],[40,24],[32,34],[26,42],[38,42]]"
 _FAILURES = (InferenceServerException, grpc.RpcError, TimeoutError)
 _log = logging.getLogger(__name__)
 
@@ -218,6 +220,7 @@ class _Probe:
             "IMAGE": _image(serial),
             "TEXT": f"canary {serial}".encode(),
             "LINES": b"[]",
+            "LANDMARKS": _LANDMARKS,
             "REGIONS": b"[]",
             "MARKS": b"[]",
         }

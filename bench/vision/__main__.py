@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.vision import datasets, faces, logos, ocr, samples
+from bench.vision import datasets, faces, logos, ocr, retrieval, samples
 from bench.vision.engines import Ours, bench_python, serving
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "vision.json"
@@ -34,6 +34,9 @@ def measure(ours: Ours, found: samples.Samples) -> dict[str, Any]:
     if found.logos:
         keys |= logos.measure(ours, found.logos)
         print("\n".join(logos.report(keys)), flush=True)
+    if found.photos:
+        keys |= retrieval.measure(ours, found.photos)
+        print("\n".join(retrieval.report(keys)), flush=True)
     return keys
 
 
@@ -59,12 +62,12 @@ def main() -> int:
         found = datasets.read(given.data) if given.data else rendered(Path(folder), given.seed)
         if given.data:
             counts = f"{len(found.texts)} images of text, {len(found.faces)} of faces, {len(found.logos)} of logos"
-            print(f"{given.data}: {counts}")
-            print("read are ICDAR 2015, WIDER FACE, FDDB and FlickrLogos-27; not Flickr8k or any other")
-        if not (found.texts or found.faces or found.logos):
+            print(f"{given.data}: {counts}, {len(found.photos)} photos with captions")
+            print("read are ICDAR 2015, WIDER FACE, FDDB, FlickrLogos-27 and Flickr8k; no other")
+        if found == samples.Samples():
             print("error: no data set that is read here was found", file=sys.stderr)
             return 1
-        with serving((*ocr.MODELS, *faces.MODELS, *logos.MODELS)) as ours:
+        with serving((*ocr.MODELS, *faces.MODELS, *logos.MODELS, *retrieval.MODELS)) as ours:
             keys = measure(ours, found)
     keys["vision_source"] = str(given.data) if given.data else f"rendered, seed {given.seed}"
     keys["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

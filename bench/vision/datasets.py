@@ -1,7 +1,7 @@
 """Readers of public data sets as their authors publish them, unpacked anywhere below one folder.
 
-ICDAR 2015 scene text (focus: incidental text, task 4.1), WIDER FACE, FDDB or any list in its rectangle form, and
-FlickrLogos-27 (Kalantidis et al. 2011).
+ICDAR 2015 scene text (focus: incidental text, task 4.1), WIDER FACE, FDDB or any list in its rectangle form,
+FlickrLogos-27 (Kalantidis et al. 2011), and Flickr8k (Hodosh et al. 2013) or any list of captions in its form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.vision.samples import Box, FaceSample, LogoSample, Samples, TextSample
+from bench.vision.samples import Box, FaceSample, LogoSample, PhotoSample, Samples, TextSample
 
 _ICDAR_TRUTH = "gt_img_*.txt"
 _ICDAR_CORNERS = 8
@@ -19,6 +19,7 @@ _DO_NOT_CARE = "###"
 _WIDER_TRUTH = "wider_face_*_bbx_gt.txt"
 _FDDB_TRUTH = "FDDB-fold-*-ellipseList.txt"
 _FLICKR_LOGOS_TRUTH = "flickr_logos_27_dataset_*_set_annotation.txt"
+_FLICKR8K_TRUTH = "*.token.txt"
 _NO_LOGO = "none"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Of each set: enough for a stable ratio, few enough for minutes.
@@ -34,7 +35,21 @@ def read(folder: Path) -> Samples:
     images = {path.name: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _IMAGE_SUFFIXES}
     texts = list(_icdar(folder, images))
     faces = [*_wider(folder)][:IMAGES_MAX] + [*_fddb(folder)][:IMAGES_MAX]
-    return Samples(texts[:IMAGES_MAX], faces, [*_flickr_logos(folder, images)][:IMAGES_MAX])
+    logos = [*_flickr_logos(folder, images)][:IMAGES_MAX]
+    return Samples(texts[:IMAGES_MAX], faces, logos, [*_flickr8k(folder, images)][:IMAGES_MAX])
+
+
+def _flickr8k(folder: Path, images: dict[str, Path]) -> Iterator[PhotoSample]:
+    for truth in sorted(folder.rglob(_FLICKR8K_TRUTH)):
+        captions: dict[str, list[str]] = {}
+        for number, row in enumerate(truth.read_text(encoding="utf-8").splitlines(), start=1):
+            if not row.strip():
+                continue
+            name, found, caption = row.partition("\t")
+            if not found or "#" not in name:
+                raise BadDataset(f"{truth}:{number} is not FILE#NUMBER, a tab and a caption")
+            captions.setdefault(name.rpartition("#")[0], []).append(caption.strip())
+        yield from (PhotoSample(str(images[name]), texts) for name, texts in captions.items() if name in images)
 
 
 def _icdar(folder: Path, images: dict[str, Path]) -> Iterator[TextSample]:

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import np_to_triton_dtype
 
 from bench.processes import cpu_seconds
 from runner.triton import TritonSettings, clean_up, prepare, wait_ready
@@ -49,27 +51,40 @@ class Ours:
 
     def answers(self, model: str, output: str, files: Sequence[str], **others: bytes) -> list[Answer]:
         """One answer a file, in order; the first is asked for once before, to be warm. ``others`` are inputs too."""
-        self._ask(model, output, IMAGE=Path(files[0]).read_bytes(), **others)
+        self.document(model, output, IMAGE=Path(files[0]).read_bytes(), **others)
         found = []
         for file in files:
             data = Path(file).read_bytes()
-            before, started = self._cpu_s(), time.perf_counter()
-            documents = self._ask(model, output, IMAGE=data, **others)
+            before, started = self.cpu_s(), time.perf_counter()
+            documents = self.document(model, output, IMAGE=data, **others)
             elapsed = time.perf_counter() - started
-            found.append(Answer(documents, (self._cpu_s() - before) * 1e3, elapsed * 1e3))
+            found.append(Answer(documents, (self.cpu_s() - before) * 1e3, elapsed * 1e3))
         return found
 
-    def _ask(self, model: str, output: str, **inputs: bytes) -> list[dict[str, Any]]:
+    def document(self, model: str, output: str, **inputs: bytes) -> Any:
+        """The JSON that a model gives for one element of each input."""
+        return json.loads(self._ask(model, output, **inputs)[0, 0])
+
+    def vector(self, model: str, **inputs: bytes) -> NDArray[np.float32]:
+        """The VECTOR, float32 [D], that a model gives for one element of each input."""
+        return np.asarray(self._ask(model, "VECTOR", **inputs)[0], dtype=np.float32)
+
+    def _ask(self, model: str, output: str, **inputs: bytes) -> NDArray[Any]:
+        return self.infer(model, output, {name: np.array([[data]], np.object_) for name, data in inputs.items()})
+
+    def infer(self, model: str, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """One output of a model; object arrays are sent as BYTES."""
         tensors = []
-        for name, data in inputs.items():
-            tensors.append(InferInput(name, [1, 1], "BYTES"))
-            tensors[-1].set_data_from_numpy(np.array([[data]], dtype=np.object_))
+        for name, values in inputs.items():
+            tensors.append(InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype)))
+            tensors[-1].set_data_from_numpy(values)
         wanted = [InferRequestedOutput(output)]
         answer = self._client.infer(model, tensors, outputs=wanted, client_timeout=_ANSWER_SECONDS_MAX)
-        found: list[dict[str, Any]] = json.loads(answer.as_numpy(output)[0, 0])
+        found: NDArray[Any] = answer.as_numpy(output)
         return found
 
-    def _cpu_s(self) -> float:
+    def cpu_s(self) -> float:
+        """CPU seconds so far of the server and of this process."""
         own = resource.getrusage(resource.RUSAGE_SELF)
         return cpu_seconds({"triton": self._pid})["triton"] + own.ru_utime + own.ru_stime
 

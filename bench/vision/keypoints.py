@@ -29,7 +29,11 @@ _SEARCHES = 64  # leaves that the k-d trees look at
 def finder(icons: Path) -> Callable[[bytes], list[dict[str, Any]]]:
     """A function from an image to [{name, confidence, quad}]; confidence is the number of points that agree."""
     sift = cv2.SIFT_create(_POINTS_A_MARK_MAX)
-    names, sizes, points, descriptors, owners = [], [], [], [], []
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    points: list[tuple[float, float]] = []
+    descriptors: list[Any] = []
+    owners: list[int] = []
     for icon in collected(icons.read_text("utf-8")):
         if bucket(icon.name) < STRANGERS:
             continue
@@ -65,7 +69,7 @@ def finder(icons: Path) -> Callable[[bytes], list[dict[str, Any]]]:
                 seen = np.array([spots[spot].pt for spot, _ in rows], np.float32)
                 drawn = place_of[[row for _, row in rows]]
                 affine, agree = cv2.estimateAffine2D(drawn, seen, ransacReprojThreshold=_ERROR_PX)
-                if affine is not None:
+                if affine is not None and np.isfinite(affine).all():
                     found.append(
                         {"name": names[brand], "confidence": float(agree.sum()), "quad": _quad(sizes[brand], affine)}
                     )

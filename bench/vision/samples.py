@@ -46,15 +46,25 @@ class LogoSample:
 
 
 @dataclass(frozen=True)
+class PhotoSample:
+    """A photo and sentences that people would look for it by; none: it is only a photo among others."""
+
+    path: str
+    captions: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Samples:
     """All images of one run, by role."""
 
     texts: list[TextSample] = field(default_factory=list)
     faces: list[FaceSample] = field(default_factory=list)
     logos: list[LogoSample] = field(default_factory=list)
+    photos: list[PhotoSample] = field(default_factory=list)
 
     def __add__(self, other: Samples) -> Samples:
-        return Samples(self.texts + other.texts, self.faces + other.faces, self.logos + other.logos)
+        parts = (self.texts + other.texts, self.faces + other.faces, self.logos + other.logos)
+        return Samples(*parts, self.photos + other.photos)
 
 
 def write(samples: Samples, path: Path) -> None:
@@ -67,7 +77,8 @@ def read(path: Path) -> Samples:
     found = json.loads(path.read_text())
     texts = [TextSample(**each) for each in found["texts"]]
     faces = [FaceSample(**each) for each in found["faces"]]
-    return Samples(texts, faces, [LogoSample(**each) for each in found["logos"]])
+    logos = [LogoSample(**each) for each in found["logos"]]
+    return Samples(texts, faces, logos, [PhotoSample(**each) for each in found["photos"]])
 
 
 def paths(samples: Sequence[TextSample] | Sequence[FaceSample] | Sequence[LogoSample]) -> list[str]:

@@ -106,6 +106,14 @@ def face_detector(source: Path, target: Path) -> None:
     save(model, target)
 
 
+def face_encoder(source: Path, target: Path) -> None:
+    """SFace -> IMAGE uint8 [1,112,112,3] of an aligned face; VECTOR float32 [1,128], of any length."""
+    model = onnx.load(source)
+    uint8_front(model.graph, scale=1.0, offset=0.0, bgr=False, dims=[1, 112, 112, 3])
+    rename_output(model.graph, model.graph.output[0].name, "VECTOR", [1, 128])
+    save(model, target)
+
+
 def save(model: onnx.ModelProto, target: Path) -> None:
     """Checks the model and writes it, byte for byte the same for the same input."""
     onnx.checker.check_model(model)

@@ -11,15 +11,13 @@ from lensmesh.v1 import pipeline_pb2 as pipeline
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from services.embedder.vectors import KEYWORD, ROLES, Index, Vectors
+from services.embedder.vectors import Index, Vectors
 from services.mesh.bus import topology
 from services.mesh.bus.mirror import Mirror
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import Conflict
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant
-
-INDEXES: tuple[Index, ...] = (*ROLES, KEYWORD)
 
 
 class Generations:
@@ -36,6 +34,11 @@ class Generations:
         generations = cls(bus, await bus.bucket(topology.GENERATIONS), vectors)
         await generations._mirror.start()
         return generations
+
+    @property
+    def indexes(self) -> tuple[Index, ...]:
+        """The indexes that there may be."""
+        return self._vectors.indexes
 
     async def close(self) -> None:
         """Follow no more."""
@@ -115,7 +118,7 @@ class Generations:
     def kinds(self, tenant: Tenant) -> dict[str, namespace_pb2.VectorIndexKind]:
         """What each index holds, by its name in JSON."""
         kinds = {}
-        for index in INDEXES:
+        for index in self.indexes:
             newest, active = self._vectors.version(index), self.active(tenant, index)
             kind = self._vectors.kind(index, active)
             if active != newest:

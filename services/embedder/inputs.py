@@ -34,7 +34,10 @@ class Inputs:
         """
         if given.image_sha256:
             image = await self._image(given.image_sha256)
-            embedded = await self._vectors.of_image(index, image, version, given.text)
+            if given.landmarks:
+                embedded = await self._vectors.of_face(image, given.landmarks, version)
+            else:
+                embedded = await self._vectors.of_image(index, image, version, given.text)
         else:
             embedded = await self._vectors.of_text(index, given.text, version)
         return embedder_pb2.NamedVector(field_name=field_name, embedded=embedded, input=given)

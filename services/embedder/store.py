@@ -23,7 +23,7 @@ from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 from services.embedder import hashes
 from services.embedder.config import MilvusSettings
 from services.embedder.documents import Documents
-from services.embedder.generations import INDEXES, Generations
+from services.embedder.generations import Generations
 from services.embedder.milvus import Milvus, Row, Schema
 from services.embedder.vectors import KEYWORD, Index, Vectors, dense_array
 from services.mesh.errors import InvalidArgument, NotFound
@@ -44,8 +44,9 @@ _FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
 # Candidates read beyond the limit when a filter can only be checked after the search.
 _OVERSAMPLING = 10
 _SEARCH_LIMIT_MAX = 10_000
-# Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description.
-_FEATURE_VECTORS_MAX = 18
+# Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description; or those
+# of its faces.
+_FEATURE_VECTORS_MAX = 64
 # Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
 SCORE_DECIMALS = 6
 
@@ -336,7 +337,7 @@ class Store:
         """The Milvus collections that vectors of this namespace may be in."""
         return [
             _index_collection(tenant, index, version)
-            for index in INDEXES
+            for index in self._generations.indexes
             for version in sorted(self._generations.alive(tenant, index))
         ]
 

@@ -5,6 +5,7 @@ Where vectors are kept is not known here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -21,10 +22,12 @@ IMAGE = common_pb2.VECTOR_INDEX_IMAGE
 MULTIMODAL = common_pb2.VECTOR_INDEX_MULTIMODAL
 TEXT = common_pb2.VECTOR_INDEX_TEXT
 KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
+FACE = common_pb2.VECTOR_INDEX_FACE
 
 Index: TypeAlias = common_pb2.VectorIndex.ValueType
 
-ROLES = {IMAGE: "embed_image", MULTIMODAL: "embed_multimodal", TEXT: "embed_text"}
+# A set without a model for faces leaves that role out.
+ROLES = {IMAGE: "embed_image", MULTIMODAL: "embed_multimodal", TEXT: "embed_text", FACE: "embed_face"}
 
 
 class Vectors:
@@ -37,11 +40,18 @@ class Vectors:
 
     def __init__(self, models: TritonModels, model_set: ModelSet, before: Sequence[ModelSet] = ()) -> None:
         self._models = models
-        self._newest = {index: model_set.roles[name] for index, name in ROLES.items()}
+        self._faces = model_set.roles["faces"]
+        self._newest = {index: model_set.roles[name] for index, name in ROLES.items() if name in model_set.roles}
         self._roles: dict[tuple[int, str], Role] = {}
         for known in (model_set, *before):
             for index, name in ROLES.items():
-                self._roles.setdefault((index, known.roles[name].version), known.roles[name])
+                if name in known.roles:
+                    self._roles.setdefault((index, known.roles[name].version), known.roles[name])
+
+    @property
+    def indexes(self) -> tuple[Index, ...]:
+        """The indexes that vectors can be made for."""
+        return (*self._newest, KEYWORD)
 
     def serves(self, index: Index, version: str) -> bool:
         """Whether vectors of this version can be made."""
@@ -52,12 +62,16 @@ class Vectors:
         return 0 if index == KEYWORD else self._role(index, version).dim
 
     def version(self, index: Index) -> str:
-        """The version of the index's model in use."""
-        return keywords.VERSION if index == KEYWORD else self._newest[index].version
+        """The version of the index's model in use. Raises Conflict where the model set has none."""
+        if index == KEYWORD:
+            return keywords.VERSION
+        if index not in self._newest:
+            raise Conflict(f"the model set in use has no model for the index {_name(index)!r}")
+        return self._newest[index].version
 
     def model_names(self) -> list[str]:
         """Every model that is called."""
-        return [name for role in self._roles.values() for name in role.models]
+        return [name for role in (*self._roles.values(), self._faces) for name in role.models]
 
     async def of_text(
         self, index: Index, text: str, version: str, *, query: bool = False
@@ -73,8 +87,8 @@ class Vectors:
             self._check_keywords(version)
             vector = keywords.encode_query(text) if query else keywords.encode_document(text)
             return _embedded(index, version, vector)
-        if index == IMAGE:
-            raise InvalidArgument.field("vector_index", "the image index takes images, not texts", "index.input")
+        if index in (IMAGE, FACE):
+            raise InvalidArgument.field("vector_index", "this index takes images, not texts", "index.input")
         role = self._role(index, version)
         answer = await self._models.infer(
             role.text_model or role.model, {"TEXT": bytes_tensor(text.encode())}, ["VECTOR"]
@@ -82,25 +96,51 @@ class Vectors:
         return _embedded(index, version, _dense(answer["VECTOR"]))
 
     async def of_image(self, index: Index, image: bytes, version: str, text: str = "") -> embedder_pb2.EmbeddedVector:
-        """The vector of an image, float32 of unit length.
+        """The vector of an image, float32 of unit length; in the index face, that of its largest face.
 
         Args:
             image: a JPEG or PNG, upright.
             text: what was read on it; multimodal models may use it.
 
         Raises:
-            InvalidArgument: the index takes no images.
+            InvalidArgument: the index takes no images, or no face was found.
             Conflict: no model of this version is served.
             LensmeshError: as `TritonModels.infer`.
         """
         if index in (TEXT, KEYWORD):
             raise InvalidArgument.field("vector_index", "this index takes texts, not images", "index.input")
+        if index == FACE:
+            return await self.of_face(image, await self._largest_face(image), version)
         role = self._role(index, version)
         inputs = {"IMAGE": bytes_tensor(image)}
         if text and index == MULTIMODAL and "ocr" in role.uses:
             inputs["TEXT"] = bytes_tensor(text.encode())
         answer = await self._models.infer(role.image_model or role.model, inputs, ["VECTOR"])
         return _embedded(index, version, _dense(answer["VECTOR"]))
+
+    async def of_face(self, image: bytes, landmarks: Sequence[float], version: str) -> embedder_pb2.EmbeddedVector:
+        """The vector of a face on an image, float32 of unit length.
+
+        Args:
+            landmarks: x, y of right eye, left eye, nose, right and left mouth corner, in pixels.
+
+        Raises:
+            Conflict: no model of this version is served.
+            LensmeshError: as `TritonModels.infer`.
+        """
+        points = json.dumps([list(landmarks[at : at + 2]) for at in range(0, len(landmarks), 2)]).encode()
+        inputs = {"IMAGE": bytes_tensor(image), "LANDMARKS": bytes_tensor(points)}
+        answer = await self._models.infer(self._role(FACE, version).model, inputs, ["VECTOR"])
+        return _embedded(FACE, version, _dense(answer["VECTOR"]))
+
+    async def _largest_face(self, image: bytes) -> list[float]:
+        answer = await self._models.infer(self._faces.model, {"IMAGE": bytes_tensor(image)}, ["FACES"])
+        found = json.loads(answer["FACES"].reshape(-1)[0])
+        faces = [each for each in found if each["confidence"] >= self._faces.threshold]
+        if not faces:
+            raise InvalidArgument.field("value", "no face was found on this image", "index.face")
+        largest = max(faces, key=lambda each: each["box"][2] * each["box"][3])
+        return [value for point in largest["landmarks"] for value in point]
 
     def given(self, index: Index, vector: common_pb2.Vector, version: str) -> embedder_pb2.EmbeddedVector:
         """A caller's own dense vector, scaled to unit length.
@@ -120,7 +160,7 @@ class Vectors:
 
     def kind(self, index: Index, version: str) -> namespace_pb2.VectorIndexKind:
         """What the index holds when its vectors are of this version; without its size where that is not known."""
-        modalities = {IMAGE: ["image"], MULTIMODAL: ["image", "text"]}.get(index, ["text"])
+        modalities = {IMAGE: ["image"], FACE: ["image"], MULTIMODAL: ["image", "text"]}.get(index, ["text"])
         kind = namespace_pb2.VectorIndexKind(
             supported_modalities=modalities, vector_type="dense", model_version=version
         )
@@ -141,11 +181,14 @@ class Vectors:
 
 
 def _not_served(index: Index, version: str) -> Conflict:
-    name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
     return Conflict(
-        f"the index {name!r} of this namespace holds vectors of {version!r}, a model that is not served any more: embed"
-        " the namespace anew, or name the old model set in LENSMESH_MODEL_SETS_BEFORE"
+        f"the index {_name(index)!r} of this namespace holds vectors of {version!r}, a model that is not served any"
+        " more: embed the namespace anew, or name the old model set in LENSMESH_MODEL_SETS_BEFORE"
     )
+
+
+def _name(index: Index) -> str:
+    return enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
 
 
 def _embedded(index: Index, version: str, vector: common_pb2.Vector) -> embedder_pb2.EmbeddedVector:

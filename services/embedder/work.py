@@ -205,6 +205,7 @@ def _feature(
         created_at=record.task.created_at,
         metadata=asset.metadata,
         lines=found.lines,
+        models=found.models,
         url=asset.url,
         task_id=asset.task_id,
     )
@@ -239,7 +240,7 @@ def _input(tenant: Tenant, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) 
     # Models of both may use what was read on the image.
     own = one.vector_index == MULTIMODAL and one.blob_key == job.image.blob_key
     return feature_pb2.VectorInput(
-        image_sha256=tenant.image_sha256(one.blob_key), text=job.analysis.text if own else ""
+        image_sha256=tenant.image_sha256(one.blob_key), text=job.analysis.text if own else "", landmarks=one.landmarks
     )
 
 

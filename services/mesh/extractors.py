@@ -50,10 +50,16 @@ def vision_steps(extractors: index_pb2.FeatureExtractors) -> list[str]:
     return steps
 
 
+def faces_embedded(extractors: index_pb2.FeatureExtractors) -> bool:
+    """Whether detected faces go into the index face."""
+    return extractors.HasField("detect") and is_on(extractors.detect, "faces") and extractors.detect.faces.embed
+
+
 def needs_embedding(extractors: index_pb2.FeatureExtractors) -> bool:
     """Whether anything is embedded."""
     texts = [block for name in ("read", "describe") if is_on(extractors, name) for block in [getattr(extractors, name)]]
-    return bool(extractors.embed) or any(block.HasField("vector_index") for block in texts)
+    into_index = any(block.HasField("vector_index") for block in texts)
+    return bool(extractors.embed) or into_index or faces_embedded(extractors)
 
 
 def requested_steps(request: index_pb2.IndexImageRequest) -> list[str]:

@@ -49,7 +49,10 @@ class Role(BaseModel):
 
 
 class ModelSet(BaseModel):
-    """A choice of models by role: ocr, caption, faces, logos, structure, embed_image, embed_multimodal, embed_text."""
+    """A choice of models by role: ocr, caption, faces, logos, structure, embed_image, embed_multimodal, embed_text.
+
+    A set may also have embed_face.
+    """
 
     name: str
     roles: dict[str, Role]

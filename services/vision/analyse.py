@@ -27,6 +27,9 @@ from services.vision.look import Look
 from services.vision.structured import Facts, fill, wanted_facts
 from services.vision.vlm import Vlm
 
+# The role that answers each step.
+_ROLES = {"read": "ocr", "describe": "caption", "faces": "faces", "logos": "logos", "json_output": "structure"}
+
 
 class AnalyseSettings(BaseSettings):
     """Limits of what one image may yield, so that findings fit into one message of the bus."""
@@ -36,6 +39,9 @@ class AnalyseSettings(BaseSettings):
     text_chars_max: int = Field(64_000, ge=1, description="Characters of read text kept; the rest is cut.")
     lines_max: int = Field(1_000, ge=1, description="Lines of text kept with their places.")
     faces_max: int = Field(500, ge=1, description="Faces kept, the surest first.")
+    faces_embedded_max: int = Field(
+        32, ge=0, le=64, description="Faces of an image that go into the index face, the surest first; a call each."
+    )
     logos_max: int = Field(200, ge=1, description="Logos kept, the surest first.")
 
 
@@ -104,7 +110,16 @@ class Analyser:
             if isinstance(result, BaseException):
                 raise result
             steps[name] = result
+            if result.state == task_pb2.STEP_STATE_DONE:
+                found.models[name] = self.made_by(name, extractors)
         return Analysis(found, steps)
+
+    def made_by(self, step: str, extractors: index_pb2.FeatureExtractors) -> str:
+        """The version of the model that answers a step of such a request."""
+        asks_vlm = step == "json_output" or (step in ("read", "describe") and getattr(extractors, step).prompt)
+        if self._vlm and asks_vlm:
+            return self._vlm.model
+        return self._set.roles[_ROLES[step]].version
 
     async def _step(
         self, name: str, work: Callable[[], Awaitable[str | None]], attempt: int, last_attempt: bool
@@ -151,13 +166,20 @@ class Analyser:
             await self._structure(look, block.prompt, block.json_output, found)
         return self._by_whom(block, block.HasField("json_output"))
 
-    async def _faces(self, look: Look, block: index_pb2.Detector, found: vision_pb2.ImageAnalysis) -> None:
+    async def _faces(self, look: Look, block: index_pb2.Detector, found: vision_pb2.ImageAnalysis) -> str | None:
         threshold = self._threshold("faces", block)
         faces = [each for each in await look.ask("faces") if each["confidence"] >= threshold]
         faces.sort(key=lambda each: -each["confidence"])
         found.detect.SetInParent()
         for each in faces[: self._settings.faces_max]:
             found.detect.faces.add(confidence=each["confidence"], box=each["box"], landmarks=_flat(each["landmarks"]))
+        if not block.embed:
+            return None
+        if "embed_face" not in self._set.roles:
+            return f"faces can't be searched by: the model set {self._set.name!r} has no model for it"
+        for position, face in enumerate(found.detect.faces[: self._settings.faces_embedded_max]):
+            face.field_name = f"face-{position}"
+        return None
 
     async def _logos(self, look: Look, block: index_pb2.Detector, found: vision_pb2.ImageAnalysis) -> None:
         threshold = self._threshold("logos", block)

@@ -14,6 +14,7 @@ from services.mesh.bus.tasks import TaskStore
 from services.mesh.errors import NotFound
 from services.mesh.extractors import effective, vision_steps
 from services.mesh.tenancy import Tenant
+from services.vision.analyse import Analyser
 from services.vision.logos import Logos
 
 log = structlog.get_logger()
@@ -27,9 +28,16 @@ _SEE_LOGOS = frozenset({"logos", "json_output"})
 class Copies:
     """Finds what can be copied."""
 
-    def __init__(self, tasks: TaskStore, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub, logos: Logos) -> None:
+    def __init__(
+        self,
+        tasks: TaskStore,
+        embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
+        analyser: Analyser,
+        logos: Logos,
+    ) -> None:
         self._tasks = tasks
         self._embedder = embedder
+        self._analyser = analyser
         self._logos = logos
 
     async def find(
@@ -60,9 +68,12 @@ class Copies:
         except grpc.aio.AioRpcError as error:
             log.info("features not copied", asset=claim.asset_id, reason=error.details())
             return None
+        steps = vision_steps(extractors)
+        if any(answer.feature.models[step] != self._analyser.made_by(step, extractors) for step in steps):
+            return None
         found = _analysis(answer.feature)
         own = [each.logo_id for each in found.detect.logos if each.HasField("logo_id")]
-        sees_logos = not _SEE_LOGOS.isdisjoint(vision_steps(extractors))
+        sees_logos = not _SEE_LOGOS.isdisjoint(steps)
         if sees_logos and not self._logos.unchanged(tenant, theirs.task.created_at, own):
             return None
         return pipeline.EmbedJob(analysis=found, copied_from=claim.asset_id, copied=answer.vectors)
@@ -76,4 +87,5 @@ def _analysis(feature: feature_pb2.Feature) -> vision_pb2.ImageAnalysis:
         description=feature.description if feature.HasField("description") else None,
         detect=feature.detect if feature.HasField("detect") else None,
         json_output=feature.json_output if feature.HasField("json_output") else None,
+        models=feature.models,
     )

@@ -42,7 +42,7 @@ async def build(frame: Frame) -> Parts:
     analyser = Analyser(models, model_set, logos, load(AnalyseSettings), vlm)
     claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
     embedder = channel(frame.mesh.embedder_address, frame.rpc)
-    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), logos)
+    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), analyser, logos)
     work = VisionWork(tasks, acquirer, claims, copies, blobs, analyser)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(

@@ -145,6 +145,8 @@ class VisionWork:
 
         if is_on(extractors, "read") and extractors.read.HasField("vector_index") and found.text:
             add(_text_input(extractors.read.vector_index, "", found.text))
+        for face in _face_inputs(found, image.blob_key):
+            add(face)
         failure: task_pb2.TaskError | None = None
         resolved = await asyncio.gather(
             *(self._input(tenant, each, image) for each in extractors.embed), return_exceptions=True
@@ -204,6 +206,20 @@ def _index_name(index: common_pb2.VectorIndex.ValueType) -> str:
 
 def _text_input(index: common_pb2.VectorIndex.ValueType, name: str, text: str) -> pipeline.EmbedJobInput:
     return pipeline.EmbedJobInput(vector_index=index, field_name=name or _index_name(index), text=text)
+
+
+def _face_inputs(found: vision_pb2.ImageAnalysis, blob_key: str) -> list[pipeline.EmbedJobInput]:
+    """Those of the faces that are to be searched by."""
+    return [
+        pipeline.EmbedJobInput(
+            vector_index=common_pb2.VECTOR_INDEX_FACE,
+            field_name=face.field_name,
+            blob_key=blob_key,
+            landmarks=face.landmarks,
+        )
+        for face in found.detect.faces
+        if face.field_name
+    ]
 
 
 def _downloading(record: pipeline.TaskRecord) -> bool:

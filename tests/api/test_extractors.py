@@ -158,3 +158,15 @@ async def test_a_prompt_that_can_not_be_used_is_noted(
     """A prompt that the model set takes none of is said in the step, not ignored silently."""
     feature = await extracted(space, photos, collection, number, {"describe": {"prompt": "as a poem"}})
     assert "the prompt was not used" in feature["steps"]["describe"]["note"]
+
+
+async def test_a_feature_says_which_model_said_what(
+    space: Api, collection: str, photos: PhotoHost, number: int
+) -> None:
+    """Every step's finding names the version of its model; a step that was not asked for is not there."""
+    extractors = {"read": {}, "describe": {}, "detect": {"faces": {}}, "json_output": {"response_shape": {"w": "int"}}}
+    body = {"url": photos.picture_url(number), "collection_id": collection, "feature_extractors": extractors}
+    task = await space.run(body)
+    answer = (await space.http.get(f"/assets/{task['asset_id']}/features")).json()
+    expected = dict.fromkeys(("read", "describe", "faces", "json_output"), "trivial-1")
+    assert answer["features"]["image"][0]["models"] == expected

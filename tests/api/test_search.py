@@ -195,7 +195,7 @@ async def test_the_indexes_say_what_they_hold(space: Api) -> None:
     """Each index names its inputs, its kind of vector, dimensions and model, at both doors alike."""
     answer = (await space.http.get("/namespaces/indexes")).json()
     kinds = answer["vector_indexes"]
-    assert {"image", "multimodal", "text", "keyword"} == set(kinds)
+    assert {"image", "multimodal", "text", "keyword", "face"} == set(kinds)
     assert (["image", "text"], "dense") == (
         kinds["multimodal"]["supported_modalities"],
         kinds["multimodal"]["vector_type"],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.vision import datasets
+from bench.vision import datasets, logos, retrieval
 from bench.vision.boxes import Finding, judge, overlap, recall_at
-from bench.vision.samples import FaceSample, TextSample
+from bench.vision.samples import FaceSample, LogoSample, PhotoSample, TextSample
 from bench.vision.words import Tally, score
 from tests.models import pictures
 
@@ -93,3 +94,67 @@ def test_a_broken_truth_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(datasets.BadDataset, match=r"gt_img_1\.txt:1 is not"):
         datasets.read(tmp_path)
+
+
+def test_flickr_logos_27_is_read(tmp_path: Path) -> None:
+    """Training rows give instances with their corners, each once; query rows name an image, or say that it has none."""
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        (tmp_path / name).write_bytes(pictures.blank())
+    rows = "1.jpg Adidas 1 38 12 234 142\n1.jpg Adidas 2 38 12 234 142\n1.jpg Puma 1 0 0 9 9\ngone.jpg Ford 1 0 0 9 9\n"
+    (tmp_path / "flickr_logos_27_dataset_training_set_annotation.txt").write_text(rows)
+    (tmp_path / "flickr_logos_27_dataset_query_set_annotation.txt").write_text("2.jpg\tHP\n3.jpg\tnone\n")
+
+    hp, none, training = datasets.read(tmp_path).logos
+
+    assert (["HP"], []) == (hp.names, hp.quads)
+    assert [] == none.names
+    assert ["Adidas", "Puma"] == training.names
+    assert [(38, 12), (234, 12), (234, 142), (38, 142)] == training.quads[0]
+
+
+def test_a_row_of_flickr_logos_27_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """The message says in which line the truth is broken."""
+    truth = tmp_path / "flickr_logos_27_dataset_training_set_annotation.txt"
+    truth.write_text("1.jpg Adidas 1 38 12 234 142\n1.jpg Adidas 1 38 12\n")
+
+    with pytest.raises(datasets.BadDataset, match=":2 is not"):
+        datasets.read(tmp_path)
+
+
+def test_a_logo_is_right_by_name_and_place_and_once() -> None:
+    """Another name, another place and a second finding of the same mark are mistakes; spelling is not."""
+    corners = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0)]
+    sample = LogoSample("", "", ["Coca-Cola"], [corners])
+    there, elsewhere = [list(corner) for corner in corners], [[x + 50, y] for x, y in corners]
+    found = [("CocaCola", 0.9, there), ("Coca-Cola", 0.8, there), ("Pepsi", 0.7, there), ("Coca-Cola", 0.6, elsewhere)]
+
+    findings = logos.judge(sample, [{"name": n, "confidence": c, "quad": q} for n, c, q in found])
+
+    assert [Finding(0.9, True), Finding(0.8, False), Finding(0.7, False), Finding(0.6, False)] == findings
+
+
+def test_whatever_is_named_among_strangers_is_wrong() -> None:
+    """Marks that the gallery lacks are no truth to be found, even by their name."""
+    corners = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0)]
+    sample = LogoSample("", "", ["Nobody"], [corners], known=False)
+    found = {"name": "Nobody", "confidence": 0.9, "quad": [list(corner) for corner in corners]}
+
+    assert [Finding(0.9, False)] == logos.judge(sample, [found])
+
+
+def test_flickr8k_is_read_with_all_captions_of_a_photo(tmp_path: Path) -> None:
+    """Lines are FILE#NUMBER, a tab and a caption; photos that are not there are left out, a broken line is named."""
+    (tmp_path / "1.jpg").write_bytes(pictures.blank())
+    truth = tmp_path / "Flickr8k.token.txt"
+    truth.write_text("1.jpg#0\tA dog runs .\n1.jpg#1\tA brown dog .\n2.jpg#0\tNot there .\n")
+    assert datasets.read(tmp_path).photos == [PhotoSample(str(tmp_path / "1.jpg"), ["A dog runs .", "A brown dog ."])]
+    truth.write_text("1.jpg A dog runs\n")
+    with pytest.raises(datasets.BadDataset, match=r"token\.txt:1 is not FILE#NUMBER"):
+        datasets.read(tmp_path)
+
+
+def test_recall_counts_equal_scores_against_the_query() -> None:
+    """A photo that scores like others is not found before them."""
+    scores = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])
+    assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_1"] == 0.5
+    assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_5"] == 1.0

@@ -49,6 +49,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     first = json.loads((ROOT / "models" / "sets" / "trivial.json").read_text()) | {"repository": str(repository)}
     following = json.loads(json.dumps(first))
     following["roles"]["embed_text"] = {"model": "embed_text_next", "version": "next-1", "dim": NEXT_DIM}
+    following["roles"]["ocr"]["version"] = "trivial-2"
     (folder / "first.json").write_text(json.dumps(first))
     (folder / "next.json").write_text(json.dumps(following))
     return str(folder / "first.json"), str(folder / "next.json")
@@ -130,6 +131,18 @@ async def broken_off(client: Api) -> int:
     raise AssertionError("it ended before its half")
 
 
+async def read_by(client: Api, photos: PhotoHost) -> str:
+    """Index one file, copying what is known of it; the model that read it."""
+    extractors = {"read": {}}
+    url = photos.picture_url(9_500_000)
+    task = await client.run(
+        {"url": url, "collection_id": "c", "on_duplicate": "copy_features", "feature_extractors": extractors}
+    )
+    assert task["status"] == "DONE", task
+    found = (await client.http.get(f"/assets/{task['asset_id']}/features")).json()["features"]["image"][0]
+    return str(found["models"]["read"])
+
+
 async def indexes(client: Api) -> dict[str, Any]:
     """What the indexes say of their models."""
     return dict((await client.http.get("/namespaces/indexes")).json()["vector_indexes"])
@@ -145,12 +158,15 @@ async def test_a_namespace_is_embedded_anew_while_it_is_used(
         tasks = [await client.index(body(photos, number)) for number in range(ASSETS)]
         assert {(await client.finished(task))["status"] for task in tasks} == {"DONE"}
         early = await stored_query(client, 1_000)
+        assert [await read_by(client, photos) for _ in range(2)] == ["trivial-1", "trivial-1"]
         await client.http.aclose()
     async with running(tmp_path, photos, following, before=first) as mesh:
         client = api_of(mesh)
         text = (await indexes(client))["text"]
         assert (text["model_version"], text["size"], text["next_model_version"]) == ("trivial-1", 64, "next-1")
         assert await found(client, 3) == (3, 1.0, {"trivial-1"})
+        # What another model read is not copied.
+        assert await read_by(client, photos) == "trivial-2"
 
         began = await broken_off(client)
         during = await stored_query(client, 1_001)

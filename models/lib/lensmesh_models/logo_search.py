@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmesh_models import logo_detection
-from lensmesh_models.logo_marks import Mark, Region, Vectors
+from lensmesh_models.logo_marks import Mark, Region, Vectors, cohort
 from lensmesh_models.logo_regions import Box, Patch, cut, drawn_box
 
 # uint8 [1,H,W,3] -> SCORES, SIDES; and patches uint8 [B,64,64] -> unit vectors float32 [B,DIM].
@@ -27,18 +26,22 @@ class NoMark(ValueError):
     """An image holds nothing that could be a mark."""
 
 
-def regions(pixels: NDArray[np.uint8], scale: float, detect: Detect, embed: Embed) -> list[Region]:
-    """The regions of a picture, best first, boxes in pixels of an original ``scale`` times as large as ``pixels``."""
+def regions(pixels: NDArray[np.uint8], scale: float, gallery: Vectors, detect: Detect, embed: Embed) -> list[Region]:
+    """The regions of a picture, best first, boxes in pixels of an original ``scale`` times as large as ``pixels``.
+
+    ``gallery`` [N,DIM] are the marks that ship, at least a dozen: what likeness is measured against.
+    """
     seen = [(look, detect(look.canvas)) for look in logo_detection.looks(pixels)]
     places = logo_detection.found(pixels, seen)
     cuts = [(place, patch) for place in places if (patch := cut(pixels, place.box)) is not None]
     if not cuts:
         return []
     vectors = embed(np.stack([patch for _, patch in cuts]))
-    found = [
-        Region(place.box, place.confidence, patch, vector) for (place, patch), vector in zip(cuts, vectors, strict=True)
+    rows = zip(cuts, vectors, cohort(vectors, gallery).tolist(), strict=True)
+    return [
+        Region(_times(place.box, scale), place.confidence, patch, vector, others)
+        for (place, patch), vector, others in rows
     ]
-    return [replace(region, box=_times(region.box, scale)) for region in found]
 
 
 def _times(box: Box, scale: float) -> Box:

@@ -59,7 +59,7 @@ class Index:
             await self._embedder.ReadAsset(
                 embedder_pb2.ReadAssetRequest(namespace_id=tenant.namespace_id, asset_id=asset_id)
             )
-        kept = await self._kept(tenant, request)
+        kept = await self._kept(caller, request)
         record = _new_record(tenant, kept)
         if (size := record.ByteSize()) > self._settings.request_bytes_max:
             limit = self._settings.request_bytes_max
@@ -106,10 +106,14 @@ class Index:
         for path, shape in _shapes(request.feature_extractors):
             check_shape(MessageToDict(shape), path)
 
-    async def _kept(self, tenant: Tenant, request: index_pb2.IndexImageRequest) -> index_pb2.IndexImageRequest:
-        """The request as its record keeps it: ids instead of names, files instead of inline bytes."""
+    async def _kept(self, caller: Caller, request: index_pb2.IndexImageRequest) -> index_pb2.IndexImageRequest:
+        """The request as its record keeps it: ids instead of names, files instead of inline bytes, what is implied."""
+        tenant = caller.tenant
         kept = index_pb2.IndexImageRequest()
         kept.CopyFrom(request)
+        detect = kept.feature_extractors.detect
+        if detect.HasField("faces") and not detect.faces.HasField("embed"):
+            detect.faces.embed = common_pb2.VECTOR_INDEX_FACE in caller.namespace.vector_indexes
         default = index_pb2.ON_DUPLICATE_SKIP if self._settings.skip_duplicate else index_pb2.ON_DUPLICATE_REINDEX
         kept.on_duplicate = on_duplicate(request) or default
         for position, embed in enumerate(kept.feature_extractors.embed if kept.HasField("feature_extractors") else ()):
@@ -150,6 +154,10 @@ def _index_violations(caller: Caller, extractors: index_pb2.FeatureExtractors) -
         block = getattr(extractors, name)
         if is_on(extractors, name) and block.HasField("vector_index"):
             used.append((f"{name}.vector_index", block.vector_index))
+    if extractors.HasField("detect") and extractors.detect.faces.embed:
+        used.append(("detect.faces.embed", common_pb2.VECTOR_INDEX_FACE))
+    if extractors.detect.logos.HasField("embed"):
+        yield _violation("feature_extractors.detect.logos.embed", "is for faces alone", "detect.embed")
     for path, index in used:
         if index not in caller.namespace.vector_indexes:
             name = enum_names(common_pb2.VectorIndex.DESCRIPTOR).get(index, str(index))
