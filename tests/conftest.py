@@ -121,7 +121,12 @@ def mesh_config(data_dir: Path, photos: PhotoHost, **changes: Any) -> MeshConfig
         "model_set": "trivial",
         "fetch_allow": f"127.0.0.1:{photos.port}",
         # Tests need not wait as long as a person would.
-        "settings": {"LENSMESH_GATEWAY_SWEEP_S": "1", "LENSMESH_GATEWAY_STALE_S": "2"},
+        "settings": {
+            "LENSMESH_GATEWAY_SWEEP_S": "1",
+            "LENSMESH_GATEWAY_STALE_S": "2",
+            # Few enough for a test to reach.
+            "LENSMESH_VISION_GALLERY_LOGOS_MAX": "4",
+        },
     }
     return MeshConfig(**(given | changes))
 

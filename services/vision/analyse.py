@@ -21,6 +21,8 @@ from services.mesh import telemetry
 from services.mesh.errors import LensmeshError
 from services.mesh.extractors import done, vision_steps
 from services.mesh.models import ModelSet, TritonModels
+from services.mesh.tenancy import Tenant
+from services.vision.logos import Logos
 from services.vision.look import Look
 from services.vision.structured import Facts, fill, wanted_facts
 from services.vision.vlm import Vlm
@@ -55,19 +57,32 @@ class Analyser:
     """Runs the steps of one image."""
 
     def __init__(
-        self, models: TritonModels, model_set: ModelSet, settings: AnalyseSettings, vlm: Vlm | None = None
+        self,
+        models: TritonModels,
+        model_set: ModelSet,
+        logos: Logos,
+        settings: AnalyseSettings,
+        vlm: Vlm | None = None,
     ) -> None:
         self._models = models
         self._set = model_set
+        self._known = logos
         self._settings = settings
         self._vlm = vlm
 
     async def analyse(
-        self, image: bytes, extractors: index_pb2.FeatureExtractors, *, attempt: int = 1, last_attempt: bool = True
+        self,
+        tenant: Tenant,
+        image: bytes,
+        extractors: index_pb2.FeatureExtractors,
+        *,
+        attempt: int = 1,
+        last_attempt: bool = True,
     ) -> Analysis:
         """Run the requested steps.
 
         Args:
+            tenant: whose logos are looked for beside those that ship.
             image: a JPEG or PNG, upright.
             last_attempt: when False, a retryable failure is raised instead of being recorded in its step.
 
@@ -76,7 +91,7 @@ class Analyser:
         """
         names = vision_steps(extractors)
         found = vision_pb2.ImageAnalysis()
-        look = Look(self._models, self._set, image, reading="read" in names)
+        look = Look(self._models, self._set, self._known, tenant, image, reading="read" in names)
         work: dict[str, Callable[[], Awaitable[str | None]]] = {
             "read": lambda: self._read(look, extractors.read, found),
             "describe": lambda: self._describe(look, extractors.describe, found),
@@ -172,7 +187,12 @@ class Analyser:
         logos.sort(key=lambda each: -each["confidence"])
         found.detect.SetInParent()
         for each in logos[: self._settings.logos_max]:
-            found.detect.logos.add(name=each["name"], confidence=each["confidence"], quad=_flat(each["quad"]))
+            found.detect.logos.add(
+                name=each["name"],
+                confidence=each["confidence"],
+                quad=_flat(each["quad"]),
+                logo_id=each.get("logo_id"),
+            )
 
     async def _json_output(
         self, look: Look, block: index_pb2.JsonOutput, found: vision_pb2.ImageAnalysis

@@ -15,22 +15,30 @@ from services.mesh.errors import NotFound
 from services.mesh.extractors import effective, vision_steps
 from services.mesh.tenancy import Tenant
 from services.vision.analyse import Analyser
+from services.vision.logos import Logos
 
 log = structlog.get_logger()
 
 # Seconds to wait for the embedder, whose reads take tenths: by then extracting anew would be done.
 _ASK_S_MAX = 5.0
+# The steps that name logos.
+_SEE_LOGOS = frozenset({"logos", "json_output"})
 
 
 class Copies:
     """Finds what can be copied."""
 
     def __init__(
-        self, tasks: TaskStore, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub, analyser: Analyser
+        self,
+        tasks: TaskStore,
+        embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
+        analyser: Analyser,
+        logos: Logos,
     ) -> None:
         self._tasks = tasks
         self._embedder = embedder
         self._analyser = analyser
+        self._logos = logos
 
     async def find(
         self, tenant: Tenant, extractors: index_pb2.FeatureExtractors, claim: pipeline.DuplicateClaim
@@ -42,8 +50,8 @@ class Copies:
 
         Returns:
             A job of what is copied alone. None when that task asked for something else, failed or is not done yet; when
-            what it stored is gone, or of models that are not in use any more; and when the embedder does not answer,
-            as copying is no help then.
+            what it stored is gone, or of models that are not in use any more; when it may show uploaded logos that are
+            gone or lack ones that came since; and when the embedder does not answer, as copying is no help then.
         """
         try:
             theirs = (await self._tasks.read(tenant, claim.task_id)).record
@@ -64,6 +72,10 @@ class Copies:
         if any(answer.feature.models[step] != self._analyser.made_by(step, extractors) for step in steps):
             return None
         found = _analysis(answer.feature)
+        own = [each.logo_id for each in found.detect.logos if each.HasField("logo_id")]
+        sees_logos = not _SEE_LOGOS.isdisjoint(steps)
+        if sees_logos and not self._logos.unchanged(tenant, theirs.task.created_at, own):
+            return None
         return pipeline.EmbedJob(analysis=found, copied_from=claim.asset_id, copied=answer.vectors)
 
 

@@ -1,5 +1,7 @@
 """Asks the models about one image: each role at most once, all of them concurrently.
 
+Logos are looked for among those of the image's namespace too, where it has any.
+
 Which steps need which roles, `analyse` decides.
 """
 
@@ -7,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
 from typing import Any
 
 from services.mesh.models import ModelSet, TritonModels, bytes_tensor
+from services.mesh.tenancy import Tenant
+from services.vision.logos import Logos
 
 # The output tensor of each role's model.
 _OUTPUTS = {"ocr": "LINES", "caption": "CAPTION", "faces": "FACES", "logos": "LOGOS", "structure": "FACTS"}
@@ -23,9 +28,13 @@ class Look:
         reading: whether the text is read anyway, so that roles that use it wait for it instead of reading again.
     """
 
-    def __init__(self, models: TritonModels, model_set: ModelSet, image: bytes, *, reading: bool) -> None:
+    def __init__(
+        self, models: TritonModels, model_set: ModelSet, logos: Logos, tenant: Tenant, image: bytes, *, reading: bool
+    ) -> None:
         self._models = models
         self._set = model_set
+        self._logos = logos
+        self._tenant = tenant
         self.image = image
         self._reading = reading
         self._answers: dict[str, asyncio.Task[Any]] = {}
@@ -51,6 +60,8 @@ class Look:
         inputs = {"IMAGE": bytes_tensor(self.image)}
         if self._reading and "ocr" in self._set.roles[role].uses:
             inputs |= await self._read_text(role)
+        if role == "logos" and self._logos.has(self._tenant):
+            return [asdict(each) for each in await self._logos.find(self._tenant, inputs)]
         output = _OUTPUTS[role]
         answer = await self._models.infer(self._set.roles[role].model, inputs, [output])
         return json.loads(answer[output].reshape(-1)[0])

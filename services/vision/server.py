@@ -19,6 +19,8 @@ from services.vision.analyse import Analyser, AnalyseSettings
 from services.vision.claims import Claims
 from services.vision.config import VisionWorkerSettings
 from services.vision.copies import Copies
+from services.vision.logos import Logos, LogoSettings
+from services.vision.marks import Marks
 from services.vision.servicer import VisionServicer
 from services.vision.vlm import Vlm, VlmSettings
 from services.vision.work import VisionWork
@@ -27,7 +29,7 @@ ROLES = ("ocr", "caption", "faces", "logos", "structure")
 
 
 async def build(frame: Frame) -> Parts:
-    """The service's parts."""
+    """The service's parts. Returns when all uploaded logos are loaded: none is ever missed."""
     model_set = ModelSet.read(frame.mesh.model_set)
     models = TritonModels(frame.mesh.triton_address, load(TritonSettings))
     names = [name for role in ROLES for name in model_set.roles[role].models]
@@ -36,21 +38,28 @@ async def build(frame: Frame) -> Parts:
     blobs = await NatsBlobStore.open(frame.bus)
     tasks = await TaskStore.open(frame.bus)
     vlm = Vlm.of(load(VlmSettings))
-    analyser = Analyser(models, model_set, load(AnalyseSettings), vlm)
+    logos = await Logos.open(frame.bus, blobs, acquirer, Marks(models, model_set), load(LogoSettings))
+    analyser = Analyser(models, model_set, logos, load(AnalyseSettings), vlm)
     claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
     embedder = channel(frame.mesh.embedder_address, frame.rpc)
-    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), analyser)
+    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), analyser, logos)
     work = VisionWork(tasks, acquirer, claims, copies, blobs, analyser)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         vision_pb2_grpc.add_VisionServiceServicer_to_server,
-        VisionServicer(acquirer, blobs, analyser),
+        VisionServicer(acquirer, blobs, analyser, logos),
         "lensmesh.v1.VisionService",
     )
     return Parts(
         rpc=rpc,
         rpc_address=frame.mesh.vision_address,
-        pings={"nats": frame.bus.ping, "triton": lambda: models.ready(names)},
+        pings={"nats": frame.bus.ping, "triton": lambda: models.ready(names), "uploaded logos": logos.ping},
         runnables=[Worker(frame.bus, tasks, work, load(VisionWorkerSettings))],
-        closers=[acquirer.close, models.close, partial(embedder.close, None), *([vlm.close] if vlm else [])],
+        closers=[
+            logos.close,
+            acquirer.close,
+            models.close,
+            partial(embedder.close, None),
+            *([vlm.close] if vlm else []),
+        ],
     )

@@ -74,7 +74,7 @@ class VisionWork:
             steps |= {name: done(0, attempt, copied_note(copied.copied_from)) for name in vision_steps(extractors)}
         else:
             analysis = await self._analyser.analyse(
-                image.content, extractors, attempt=attempt, last_attempt=last_attempt
+                tenant, image.content, extractors, attempt=attempt, last_attempt=last_attempt
             )
             steps |= analysis.steps
             inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)

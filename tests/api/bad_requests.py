@@ -8,12 +8,12 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 from google.protobuf.message import Message
-from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, match_pb2, namespace_pb2, percolator_pb2
+from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, logo_pb2, match_pb2, namespace_pb2, percolator_pb2
 
 URL = "http://127.0.0.1:1/x.jpg"
 GOOD = {"url": URL, "collection_id": "c"}
 INDEX, SEARCH, STORE = "/index/images/url", "/features/search", "/percolators/queries"
-NEAR = "/assets/a/near-duplicates"
+NEAR, LOGOS = "/assets/a/near-duplicates", "/logos"
 RPC_METHODS = {
     INDEX: "IndexImage",
     SEARCH: "SearchFeatures",
@@ -22,6 +22,7 @@ RPC_METHODS = {
     "/namespaces": "CreateNamespace",
     "/collections": "CreateCollection",
     NEAR: "FindNearDuplicates",
+    LOGOS: "CreateLogo",
 }
 QUERY = {"vector_index": "multimodal", "type": "text", "value": "x"}
 PROTO_QUERY = {"vector_index": 2, "type": 1, "value": "x"}
@@ -46,6 +47,11 @@ def search(**changes: Any) -> feature_pb2.SearchFeaturesRequest:
 def near(**fields: Any) -> asset_pb2.FindNearDuplicatesRequest:
     """A search for near-duplicates."""
     return asset_pb2.FindNearDuplicatesRequest(asset_id="a", **fields)
+
+
+def logo(**fields: Any) -> logo_pb2.CreateLogoRequest:
+    """A logo to be stored."""
+    return logo_pb2.CreateLogoRequest(**fields)
 
 
 def struct(**fields: Any) -> struct_pb2.Struct:
@@ -340,6 +346,32 @@ CASES = {
         lambda: namespace_pb2.CreateNamespaceRequest(namespace_name="a.b", vector_indexes=[1]),
         "namespace_name",
         "match",
+    ),
+    "logo without a name": Case(LOGOS, {"url": URL}, lambda: logo(url=URL), "name", "is required"),
+    "blank logo": Case(LOGOS, {"name": " ", "url": URL}, lambda: logo(name=" ", url=URL), "name", "must not be blank"),
+    "long logo": Case(
+        LOGOS, {"name": "a" * 129, "url": URL}, lambda: logo(name="a" * 129, url=URL), "name", "128 characters"
+    ),
+    "logo without an image": Case(LOGOS, {"name": "a"}, lambda: logo(name="a"), "image", "is required"),
+    "logo of two images": Case(
+        LOGOS,
+        {"name": "a", "url": URL, "file_id": NO_FILE},
+        lambda: logo(name="a", url=URL, file_id=NO_FILE),
+        "file_id",
+        "exactly one of image, url, file_id",
+    ),
+    "logo of an ftp url": Case(
+        LOGOS, {"name": "a", "url": "ftp://x"}, lambda: logo(name="a", url="ftp://x"), "url", "http:// or https://"
+    ),
+    "logo of no base64": Case(
+        LOGOS, {"name": "a", "image": "%"}, lambda: logo(name="a", image="%"), "image", "neither base64 nor"
+    ),
+    "logo of an unknown file": Case(
+        LOGOS,
+        {"name": "a", "file_id": NO_FILE},
+        lambda: logo(name="a", file_id=NO_FILE),
+        "file_id",
+        "uploaded file",
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, match_pb2, namespace_pb2, percolator_pb2, task_pb2
+from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, logo_pb2, match_pb2, namespace_pb2, percolator_pb2, task_pb2
 
 from runner.mesh import Mesh
 from tests.api.doors import rest_refusal, rpc, rpc_refused, rpc_stream
@@ -29,6 +29,7 @@ class Other:
     task: dict[str, Any]
     percolator_id: str
     file_id: str
+    logo_id: str
 
 
 async def client_of(mesh: Mesh, api: Api, namespace: str) -> Api:
@@ -51,10 +52,11 @@ async def other(mesh: Mesh, api: Api, photos: PhotoHost) -> AsyncIterator[Other]
     task = await client.run(body)
     assert task["matches"]
     file = await client.http.post("/files", content=picture(777_002))
+    logo = await client.http.post("/logos", json={"name": "secret", "file_id": file.json()["file_id"]})
     collections = (await client.http.get("/collections")).json()["results"]
     yield Other(
         client, namespace, collections[0]["collection_id"], task,
-        stored.json()["percolator_id"], file.json()["file_id"],
+        stored.json()["percolator_id"], file.json()["file_id"], logo.json()["logo_id"],
     )  # fmt: skip
     await client.http.aclose()
     await client.channel.close()
@@ -82,6 +84,8 @@ async def test_nothing_of_another_namespace_is_found_by_rest(mine: Api, other: O
         ("POST", f"/assets/{asset}/near-duplicates"),
         ("GET", f"/percolators/queries/{other.percolator_id}"),
         ("DELETE", f"/percolators/queries/{other.percolator_id}"),
+        ("GET", f"/logos/{other.logo_id}"),
+        ("DELETE", f"/logos/{other.logo_id}"),
     ]
     for method, path in asked:
         refusal = rest_refusal(await mine.http.request(method, path))
@@ -101,6 +105,8 @@ async def test_nothing_of_another_namespace_is_found_by_grpc(mine: Api, other: O
         ("FindNearDuplicates", asset_pb2.FindNearDuplicatesRequest(**asset)),
         ("GetStoredQuery", percolator_pb2.GetStoredQueryRequest(percolator_id=stored)),
         ("DeleteStoredQuery", percolator_pb2.DeleteStoredQueryRequest(percolator_id=stored)),
+        ("GetLogo", logo_pb2.GetLogoRequest(logo_id=other.logo_id)),
+        ("DeleteLogo", logo_pb2.DeleteLogoRequest(logo_id=other.logo_id)),
     ]
     for name, request in asked:
         refusal = await rpc_refused(mine, name, request)
@@ -125,12 +131,14 @@ async def test_collections_of_another_namespace_are_not_reached_by_id(mine: Api,
 
 
 async def test_listings_show_ones_own_alone(mine: Api, other: Other) -> None:
-    """Searches, matches, stored queries, collections and namespaces hold nothing of another namespace."""
+    """Searches, matches, stored queries, logos, collections and namespaces hold nothing of another namespace."""
     found = (await mine.http.post("/features/search", json={"queries": [QUERY], "collection_ids": ["c"]})).json()
     assert other.task["asset_id"] not in {each["asset_id"] for each in found["results"]}
     matches = {"collection_ids": ["c"], "percolator_id": other.percolator_id}
     assert 0 == (await mine.http.post("/percolators/matches", json=matches)).json()["pagination"]["total"]
     assert "secret" not in (await mine.http.get("/percolators/queries?page_size=100")).text
+    assert 0 == (await mine.http.get("/logos")).json()["pagination"]["total"]
+    assert 0 == (await rpc(mine, "ListLogos", logo_pb2.ListLogosRequest())).pagination.total
     collections = (await mine.http.get("/collections?page_size=100")).json()["results"]
     assert other.collection_id not in {each["collection_id"] for each in collections}
     namespaces = (await mine.http.get("/namespaces")).json()
@@ -145,6 +153,20 @@ async def test_an_uploaded_file_of_another_namespace_is_unknown(mine: Api, other
     assert (422, {"feature_extractors.embed.0.value"}) == (refusal.code, set(refusal.fields))
     accepted = await other.client.http.post("/index/images/url", json=body)
     assert 200 == accepted.status_code
+    refusal = rest_refusal(await mine.http.post("/logos", json={"name": "x", "file_id": other.file_id}))
+    assert (422, {"file_id"}) == (refusal.code, set(refusal.fields))
+
+
+async def test_the_logo_of_another_namespace_is_not_found_on_a_picture(
+    mine: Api, other: Other, photos: PhotoHost
+) -> None:
+    """The very image of another namespace's logo shows no logo here, and that logo there."""
+    url = photos.put("other-logo.jpg", picture(777_002))
+    body = {"url": url, "collection_id": "c", "feature_extractors": {"detect": {"logos": {}}}}
+    for client, ids in ((mine, []), (other.client, [other.logo_id])):
+        task = await client.run(body)
+        found = (await client.http.get(f"/assets/{task['asset_id']}/features")).json()["features"]["image"]
+        assert ids == [each["logo_id"] for each in found[0]["detect"]["logos"]]
 
 
 async def test_an_asset_of_another_namespace_is_not_updated(mine: Api, other: Other, photos: PhotoHost) -> None:

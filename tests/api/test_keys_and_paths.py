@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from google.protobuf.message import Message
-from lensmesh.v1 import asset_pb2, namespace_pb2, percolator_pb2, task_pb2
+from lensmesh.v1 import asset_pb2, logo_pb2, namespace_pb2, percolator_pb2, task_pb2
 
 from tests.api.doors import rest_refusal, rpc, rpc_refused
 from tests.conftest import Api
@@ -76,6 +76,8 @@ async def test_a_key_may_do_what_it_was_made_for(api: Api) -> None:
             "DELETE", "/percolators/queries/nope", "DeleteStoredQuery",
             percolator_pb2.DeleteStoredQueryRequest(percolator_id="nope"),
         ),
+        ("GET", "/logos/nope", "GetLogo", logo_pb2.GetLogoRequest(logo_id="nope")),
+        ("DELETE", "/logos/nope", "DeleteLogo", logo_pb2.DeleteLogoRequest(logo_id="nope")),
     ],
 )  # fmt: skip
 async def test_an_unknown_id_is_not_found(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lensmesh_models.images import BadImage
+from lensmesh_models.images import BadImage, decode
 from lensmesh_models.serving import Model, Tensors, documents, optional_values, text_of, values
 
 DIM = 64
@@ -64,7 +64,14 @@ class TritonPythonModel(Model):
 def _document(output: str, value: bytes) -> Any:
     if output == "REGIONS":
         return [{"quad": _QUAD, "confidence": 0.9, "vector": _vector(value).tolist()}]
-    return {"vectors": [_vector(value).tolist()]} if output == "MARK" else _FIXED[output]
+    return _mark(value) if output == "MARK" else _FIXED[output]
+
+
+def _mark(value: bytes) -> dict[str, Any]:
+    # As the real model: an image of one colour shows no mark.
+    if np.ptp(decode(value).pixels(), axis=(0, 1)).max() == 0:
+        raise BadImage("the image has one colour only")
+    return {"vectors": [_vector(value).tolist()]}
 
 
 def _verified(regions: bytes, marks: bytes) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from lensmesh.v1 import (
     engine_pb2_grpc,
     feature_pb2,
     index_pb2,
+    logo_pb2,
     match_pb2,
     namespace_pb2,
     percolator_pb2,
@@ -25,6 +26,7 @@ from services.gateway.auth import Caller, Directory
 from services.gateway.config import GatewaySettings
 from services.gateway.core.files import Files
 from services.gateway.core.index import Index
+from services.gateway.core.logos import Logos
 from services.gateway.core.namespaces import Collections, Keys, Namespaces
 from services.gateway.core.percolators import Percolators
 from services.gateway.core.queries import Queries
@@ -50,6 +52,7 @@ PUBLIC_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (feature_pb2, "FeatureService"),
         (percolator_pb2, "PercolatorService"),
         (match_pb2, "MatchService"),
+        (logo_pb2, "LogoService"),
         (namespace_pb2, "NamespaceService"),
         (namespace_pb2, "CollectionService"),
         (namespace_pb2, "KeyService"),
@@ -106,6 +109,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         Percolators(stubs.percolator, queries, collections, files),
     )
     namespaces, state = Namespaces(directory, stubs.embedder), Tasks(tasks)
+    logos = Logos(stubs.vision, files)
     table: dict[str, tuple[int, Handler]] = {
         "IndexService.IndexImage": (WRITE, index.index_image),
         "TaskService.GetTask": (READ, state.get),
@@ -121,6 +125,10 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "PercolatorService.DeleteStoredQuery": (WRITE, percolators.delete),
         "MatchService.ListMatches": (READ, percolators.matches),
         "MatchService.WatchMatches": (READ, percolators.watch),
+        "LogoService.CreateLogo": (WRITE, logos.create),
+        "LogoService.ListLogos": (READ, logos.list),
+        "LogoService.GetLogo": (READ, logos.get),
+        "LogoService.DeleteLogo": (WRITE, logos.delete),
         "NamespaceService.CreateNamespace": (ADMIN, namespaces.create),
         "NamespaceService.ListNamespaces": (READ, namespaces.list),
         "NamespaceService.ListIndexes": (READ, namespaces.indexes),

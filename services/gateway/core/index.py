@@ -91,14 +91,14 @@ class Index:
         if size > self._settings.metadata_bytes_max:
             limit = self._settings.metadata_bytes_max
             violations.append(_violation("metadata", f"has {size} bytes as JSON; at most {limit}", "metadata.bytes"))
-        if problem := _url_problem(request.url):
+        if problem := url_problem(request.url):
             violations.append(_violation("url", problem, "url.parts"))
         limit = self._settings.embed_text_chars_max
         for position, embed in enumerate(request.feature_extractors.embed):
             if embed.type == index_pb2.EMBED_TYPE_TEXT and len(embed.value) > limit:
                 path = f"feature_extractors.embed.{position}.value"
                 violations.append(_violation(path, f"has {len(embed.value)} characters; at most {limit}", "text.chars"))
-            if embed.type == index_pb2.EMBED_TYPE_URL and embed.value and (problem := _url_problem(embed.value)):
+            if embed.type == index_pb2.EMBED_TYPE_URL and embed.value and (problem := url_problem(embed.value)):
                 path = f"feature_extractors.embed.{position}.value"
                 violations.append(_violation(path, problem, "url.parts"))
         if violations:
@@ -187,7 +187,7 @@ def _violation(path: str, message: str, rule: str) -> FieldViolation:
     return FieldViolation.of(path, message, rule)
 
 
-def _url_problem(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
     """Why an image can't be asked for under this URL, whatever its host answers."""
     if not url.lower().startswith(("http://", "https://")):
         return "must be an http:// or https:// URL"

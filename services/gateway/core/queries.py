@@ -73,7 +73,7 @@ class Queries:
                 embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
             )
         except grpc.aio.AioRpcError as error:
-            raise _at(path, from_rpc_error(error, "vision or embedder")) from error
+            raise at(path, from_rpc_error(error, "vision or embedder")) from error
         return answer.vectors[0]
 
     async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
@@ -98,8 +98,8 @@ class Queries:
         return given
 
 
-def _at(path: str, error: LensmeshError) -> LensmeshError:
-    """The error with the place of the query that it is about."""
+def at(path: str, error: LensmeshError) -> LensmeshError:
+    """The error with the place in the request that it is about."""
     if isinstance(error, InvalidArgument):
         return InvalidArgument([FieldViolation.of(f"{path}.{v.dotted}", v.message, v.rule) for v in error.violations])
     error.args = (f"{path}: {error.message}",)

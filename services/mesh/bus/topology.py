@@ -75,11 +75,13 @@ COLLECTIONS = "lensmesh_collections"
 KEYS = "lensmesh_keys"
 STORED_QUERIES = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
+# The logos that namespaces upload, with their marks.
+LOGOS = "lensmesh_logos"
 # Blobs that fit into one message; larger ones are in the object store.
 SMALL_BLOBS = "lensmesh_small_blobs"
 # Which model each index is searched by.
 GENERATIONS = "lensmesh_generations"
-BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, SMALL_BLOBS, GENERATIONS)
+BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS)
 
 BLOBS = "lensmesh_blobs"
 

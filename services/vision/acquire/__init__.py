@@ -41,7 +41,11 @@ class Acquirer:
 
     async def from_url(self, url: str) -> NormalisedImage:
         """Fetch and decode the image behind a URL; raises what `Fetcher.fetch` and `from_bytes` raise."""
-        return await self.from_bytes((await self._fetcher.fetch(url)).content)
+        return await self.from_bytes(await self.fetch(url))
+
+    async def fetch(self, url: str) -> bytes:
+        """The file behind a URL as it is; raises what `Fetcher.fetch` raises."""
+        return (await self._fetcher.fetch(url)).content
 
     async def from_bytes(self, content: bytes) -> NormalisedImage:
         """Decode an uploaded file; raises FileTooLarge, UnsupportedMediaType and BrokenImage."""
