@@ -14,6 +14,16 @@ from services.mesh.blobs import BlobStore
 from services.mesh.tenancy import Tenant
 
 
+def info_of(vector: embedder_pb2.NamedVector) -> feature_pb2.VectorInfo:
+    """What a feature says of a vector that it has."""
+    return feature_pb2.VectorInfo(
+        field_name=vector.field_name,
+        vector_index=vector.embedded.vector_index,
+        model_version=vector.embedded.model_version,
+        input=vector.input,
+    )
+
+
 class Inputs:
     """The inputs of one asset."""
 

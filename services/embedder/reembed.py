@@ -15,7 +15,7 @@ from lensmesh.v1.embedder_pb2 import NamedVector
 
 from services.embedder.config import ReembedSettings
 from services.embedder.generations import Generations
-from services.embedder.inputs import Inputs
+from services.embedder.inputs import Inputs, info_of
 from services.embedder.store import Store
 from services.embedder.vectors import Index, Vectors
 from services.mesh.blobs import BlobStore
@@ -126,13 +126,7 @@ class Reembed:
         kept = [each for each in feature.vectors if each.model_version in self._alive(tenant, each)]
         del feature.vectors[:]
         feature.vectors.extend(kept)
-        for each in made:
-            feature.vectors.add(
-                field_name=each.field_name,
-                vector_index=each.embedded.vector_index,
-                model_version=each.embedded.model_version,
-                input=each.input,
-            )
+        feature.vectors.extend(map(info_of, made))
 
     def _alive(self, tenant: Tenant, info: feature_pb2.VectorInfo) -> set[str]:
         return self._generations.alive(tenant, info.vector_index)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, task_pb2
@@ -15,7 +14,7 @@ from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1.embedder_pb2 import NamedVector
 
 from services.embedder.generations import Generations
-from services.embedder.inputs import Inputs
+from services.embedder.inputs import Inputs, info_of
 from services.embedder.store import Store
 from services.embedder.vectors import MULTIMODAL, Vectors
 from services.mesh.blobs import BlobStore
@@ -61,7 +60,7 @@ class EmbedderWork:
                     *(inputs.vector(each.embedded.vector_index, each.field_name, each.input, v) for each, v in missing)
                 )
                 vectors += more
-                list_vectors(feature, vectors)
+                feature.vectors.extend(map(info_of, more))
                 await self._store.write(tenant, feature, more)
             if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
                 await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
@@ -217,20 +216,8 @@ def _feature(
         feature.detect.CopyFrom(found.detect)
     if found.HasField("json_output"):
         feature.json_output.CopyFrom(found.json_output)
-    list_vectors(feature, vectors)
+    feature.vectors.extend(map(info_of, vectors))
     return feature
-
-
-def list_vectors(feature: feature_pb2.Feature, vectors: Sequence[NamedVector]) -> None:
-    """Make the feature say which vectors it has."""
-    del feature.vectors[:]
-    for each in vectors:
-        feature.vectors.add(
-            field_name=each.field_name,
-            vector_index=each.embedded.vector_index,
-            model_version=each.embedded.model_version,
-            input=each.input,
-        )
 
 
 def _input(tenant: Tenant, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) -> feature_pb2.VectorInput:
