@@ -16,6 +16,9 @@ from lensmesh.v1 import common_pb2
 
 VERSION = "bm25-tf-1"
 
+# The name of an asset's metadata among its keyword vectors; no request can give this name.
+METADATA = "$metadata"
+
 # The values that Robertson and Zaragoza recommend.
 K1 = 1.2
 B = 0.75
@@ -50,6 +53,14 @@ def encode_query(text: str) -> common_pb2.Vector:
     """The query's weights, which sum to 1; empty for a text without words."""
     words = sorted(set(tokens(text)))[:TERMS_MAX]
     return _vector({term_id(word): 1 / len(words) for word in words})
+
+
+def words_of(metadata: object) -> str:
+    """The texts of an asset's metadata, however deep, one a line; keys, numbers and truth values are for filters."""
+    if isinstance(metadata, str):
+        return metadata
+    values = metadata.values() if isinstance(metadata, dict) else metadata if isinstance(metadata, list) else ()
+    return "\n".join(filter(None, map(words_of, values)))
 
 
 def _vector(weights: dict[int, float]) -> common_pb2.Vector:

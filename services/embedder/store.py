@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 
-from services.embedder import hashes
+from services.embedder import hashes, keywords
 from services.embedder.config import MilvusSettings
 from services.embedder.documents import Documents
 from services.embedder.generations import Generations
@@ -257,10 +257,16 @@ class Store:
         await self._milvus.delete(tenant.milvus_collection(_DOCUMENTS), _equals("id", asset_id))
 
     async def rewrite_metadata(self, tenant: Tenant, asset_id: str, metadata: Struct) -> None:
-        """Give all features and vectors of an asset new metadata."""
+        """Give all features and vectors of an asset new metadata, and its metadata's words new vectors."""
         value = MessageToDict(metadata)
+        words = keywords.words_of(value)
         for feature in await self._read_features(tenant, asset_id):
             feature.metadata.CopyFrom(metadata)
+            for info in list(feature.vectors):
+                if info.field_name == keywords.METADATA and words:
+                    info.input.text = words
+                elif info.field_name == keywords.METADATA:
+                    feature.vectors.remove(info)
             document = await self._documents.encode(tenant, feature)
             row = _document_row(_FEATURE, feature.feature_id, feature, document, value)
             await self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, [row])
@@ -271,8 +277,13 @@ class Store:
                 ["id", *_VECTOR_STRINGS, "vector"],
                 limit=self._settings.update_features_max,
             )
-            if rows:
-                await self._milvus.upsert(name, None, [row | {"metadata": value} for row in rows])
+            # Milvus refuses a vector without words, so the row goes.
+            silent = [row for row in rows if row["field_name"] == keywords.METADATA and not words]
+            if silent:
+                await self._milvus.delete(name, _in("id", [row["id"] for row in silent]))
+            kept = [_with_metadata(row, value, words) for row in rows if row not in silent]
+            if kept:
+                await self._milvus.upsert(name, None, kept)
 
     async def search(
         self,
@@ -357,6 +368,14 @@ def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector
         vector=_from_milvus(info.vector_index, value),
     )
     return embedder_pb2.NamedVector(field_name=info.field_name, embedded=embedded, input=info.input)
+
+
+def _with_metadata(row: Row, metadata: dict[str, Any], words: str) -> Row:
+    changed = row | {"metadata": metadata}
+    if row["field_name"] == keywords.METADATA:
+        vector = keywords.encode_document(words)
+        changed["vector"] = dict(zip(vector.indices, vector.values, strict=True))
+    return changed
 
 
 def _document_row(

@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import time
 
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, task_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1.embedder_pb2 import NamedVector
 
+from services.embedder import keywords
 from services.embedder.generations import Generations
 from services.embedder.inputs import Inputs, info_of
 from services.embedder.store import Store
-from services.embedder.vectors import MULTIMODAL, Vectors
+from services.embedder.vectors import KEYWORD, MULTIMODAL, Vectors
 from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
 from services.mesh.bus.tasks import Versioned, close_task
@@ -53,6 +55,9 @@ class EmbedderWork:
             await self._generations.founded(tenant, index)
         async with self._store.turn(record.task.asset_id):
             asset, feature = await self._documents(tenant, job, record, vectors, steps)
+            words = await self._words(tenant, inputs, asset, vectors)
+            vectors += words
+            feature.vectors.extend(map(info_of, words))
             await self._store.write(tenant, feature, vectors, asset)
             # Another generation may have been begun since the vectors were made; who builds it may have passed already.
             while missing := self._generations.lacking(tenant, vectors):
@@ -111,7 +116,8 @@ class EmbedderWork:
             return []
         if job.copied_from:
             steps["embed"] = done(0, attempt, copied_note(job.copied_from))
-            return list(job.copied)
+            # The other asset's metadata are not this one's.
+            return [each for each in job.copied if each.field_name != keywords.METADATA]
         started = time.perf_counter()
         wanted = [
             (each, inputs.vector(each.vector_index, each.field_name, _input(tenant, job, each), version))
@@ -146,6 +152,17 @@ class EmbedderWork:
         step.ms = round((time.perf_counter() - started) * 1e3, 1)
         steps["embed"] = step
         return vectors
+
+    async def _words(
+        self, tenant: Tenant, inputs: Inputs, asset: asset_pb2.Asset, vectors: list[NamedVector]
+    ) -> list[NamedVector]:
+        """The words of the metadata, for an asset that is to be found by words."""
+        text = keywords.words_of(MessageToDict(asset.metadata))
+        if not text or all(each.embedded.vector_index != KEYWORD for each in vectors):
+            return []
+        given = feature_pb2.VectorInput(text=text)
+        versions = self._generations.written(tenant, KEYWORD)
+        return [await inputs.vector(KEYWORD, keywords.METADATA, given, version) for version in versions]
 
     async def _documents(
         self,

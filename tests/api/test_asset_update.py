@@ -141,3 +141,34 @@ async def test_updates_at_the_same_moment_do_not_undo_each_other(
     asset, every = await features(space, first["asset_id"])
     expected = {"a": 1, "b": {"c": 1, "d": 2}} | {f"k{n}": n for n in range(8)}
     assert [expected] * 10 == [asset["metadata"], *(each["metadata"] for each in every)]
+
+
+async def test_the_words_of_metadata_are_found_and_follow_updates(
+    space: Api, collection: str, photos: PhotoHost, number: int
+) -> None:
+    """In the keyword index an asset is found by what its metadata say, by their new words after an update."""
+
+    async def by_words(text: str) -> list[tuple[str, float]]:
+        query = {"vector_index": "keyword", "type": "text", "value": text, "settings": {"min_score": 0.1}}
+        answer = await space.http.post("/features/search", json={"queries": [query], "collection_ids": [collection]})
+        assert answer.status_code == 200, answer.text
+        return [(each["asset_id"], each["score"]) for each in answer.json()["results"]]
+
+    embed = [{"type": "text", "vector_index": "keyword", "value": "harbour"}]
+    body = body_of(photos, collection, number, "x", metadata={"place": {"city": "Hamburg"}, "tags": ["crane", 7]})
+    task = await space.run(body | {"feature_extractors": {"embed": embed}})
+    ((found_id, score),) = await by_words("hamburg")
+    assert (found_id, score > 0.4) == (task["asset_id"], True)
+    assert [each for each, _ in await by_words("CRANE")] == [task["asset_id"]]
+    assert [each for each, _ in await by_words("harbour")] == [task["asset_id"]]
+
+    update = {"asset_id": task["asset_id"], "mode": "append"}
+    more = body_of(photos, collection, number + 1, "y", metadata={"place": {"city": "Bremen"}}, asset_update=update)
+    assert (await space.run(more))["status"] == "DONE"
+    assert {each for each, _ in await by_words("bremen")} == {task["asset_id"]}
+    assert await by_words("hamburg") == []
+
+    silent = body_of(photos, collection, number + 2, "z", metadata={"place": 1, "tags": 2}, asset_update=update)
+    assert (await space.run(silent))["status"] == "DONE"
+    assert await by_words("bremen") == []
+    assert {each for each, _ in await by_words("harbour")} == {task["asset_id"]}
