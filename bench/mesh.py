@@ -98,9 +98,8 @@ class Load:
         tasks = [await self._send(first + number, extract) for number in range(len(images))]
         # The last ones are watched, not polled: for a run of many seconds that would be a load of its own.
         for task in tasks[-IN_FLIGHT * 2 :]:
-            async with self._client.stream("GET", f"/tasks/{task}/events") as events:
-                async for _ in events.aiter_lines():
-                    pass  # The stream ends with the task.
+            # The answer ends with the task.
+            (await self._client.get(f"/tasks/{task}/events")).raise_for_status()
         self.unchecked = tasks
         return time.perf_counter() - started
 

@@ -20,23 +20,17 @@ from bench.vision.engines import Ours, bench_python, serving
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "vision.json"
 SEED = 1
+# In the order of the samples.
+ROLES: tuple[Any, ...] = (ocr, faces, logos, retrieval)
 
 
 def measure(ours: Ours, found: samples.Samples) -> dict[str, Any]:
-    """The keys of every role that has samples. A further role gets its line here and its models below."""
+    """The keys of every role that has samples. A further role gets its place here and among ROLES."""
     keys: dict[str, Any] = {}
-    if found.texts:
-        keys |= ocr.measure(ours, found.texts)
-        print("\n".join(ocr.report(keys)), flush=True)
-    if found.faces:
-        keys |= faces.measure(ours, found.faces)
-        print("\n".join(faces.report(keys)), flush=True)
-    if found.logos:
-        keys |= logos.measure(ours, found.logos)
-        print("\n".join(logos.report(keys)), flush=True)
-    if found.photos:
-        keys |= retrieval.measure(ours, found.photos)
-        print("\n".join(retrieval.report(keys)), flush=True)
+    for role, given in zip(ROLES, (found.texts, found.faces, found.logos, found.photos), strict=True):
+        if given:
+            keys |= role.measure(ours, given)
+            print("\n".join(role.report(keys)), flush=True)
     return keys
 
 
@@ -67,7 +61,7 @@ def main() -> int:
         if found == samples.Samples():
             print("error: no data set that is read here was found", file=sys.stderr)
             return 1
-        with serving((*ocr.MODELS, *faces.MODELS, *logos.MODELS, *retrieval.MODELS)) as ours:
+        with serving([model for role in ROLES for model in role.MODELS]) as ours:
             keys = measure(ours, found)
     keys["vision_source"] = str(given.data) if given.data else f"rendered, seed {given.seed}"
     keys["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
