@@ -21,6 +21,8 @@ from cli.connection import Connection
 _INDEXES = {name.removeprefix("VECTOR_INDEX_").lower(): number for name, number in common_pb2.VectorIndex.items()}
 # Seconds between two lines where the output is no terminal.
 _LINE_S = 5.0
+# What the same call may not meet again.
+_PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _PHASES = {
     api.REEMBED_PHASE_FEATURES: "embedding assets",
     api.REEMBED_PHASE_STORED_QUERIES: "embedding stored queries",
@@ -57,7 +59,8 @@ def run(connection: Connection, given: argparse.Namespace) -> int:
                     ended[answer.progress.vector_index] = answer.progress
         except grpc.RpcError as error:
             # What was made is kept: the same command goes on from there.
-            print(f"lensmesh: {error.details()} ({error.code().name}); run it again to go on", file=sys.stderr)
+            hint = "; run it again to go on" if error.code() in _PASSING else ""
+            print(f"lensmesh: {error.details()} ({error.code().name}){hint}", file=sys.stderr)
             return 3
     return int(any(each.phase == api.REEMBED_PHASE_NOT_SWITCHED for each in ended.values()))
 

@@ -40,6 +40,7 @@ class Reembed:
         self._store = store
         self._blobs = blobs
         self._settings = settings
+        self._dropping: set[asyncio.Task[None]] = set()
 
     async def build(self, tenant: Tenant, index: Index) -> AsyncIterator[namespace_pb2.ReembedProgress]:
         """Make what is missing; from the start on, new assets get vectors of both models.
@@ -79,9 +80,16 @@ class Reembed:
         """
         before = await self._generations.switch(tenant, index)
         if before != self._vectors.version(index):
-            await asyncio.sleep(self._settings.grace_s)
-            await self._store.drop_generation(tenant, index, before)
             log.info("index switched", namespace_id=tenant.namespace_id, index=index, was=before)
+            dropping = asyncio.create_task(self._drop(tenant, index, before))
+            self._dropping.add(dropping)
+            dropping.add_done_callback(self._dropping.discard)
+            # Shielded: whoever hangs up now must not leave the old vectors behind.
+            await asyncio.shield(dropping)
+
+    async def _drop(self, tenant: Tenant, index: Index, version: str) -> None:
+        await asyncio.sleep(self._settings.grace_s)
+        await self._store.drop_generation(tenant, index, version)
 
     async def _complete(
         self, tenant: Tenant, index: Index, feature_id: str, progress: namespace_pb2.ReembedProgress
@@ -114,6 +122,9 @@ class Reembed:
             try:
                 made.append(await inputs.vector(index, name, _known_input(by_name[name]), newest))
             except LensmeshError as error:
+                if error.retryable:
+                    # Trouble that passes must not cost a vector: the run ends, and is started again.
+                    raise
                 progress.failed += 1
                 progress.last_error = f"feature {feature.feature_id}, {name}: {error.message}"
         if made:
@@ -123,13 +134,11 @@ class Reembed:
 
     def _list(self, tenant: Tenant, feature: feature_pb2.Feature, made: list[NamedVector]) -> None:
         """Add the new vectors to the feature's list, and forget those of generations that are gone."""
-        kept = [each for each in feature.vectors if each.model_version in self._alive(tenant, each)]
+        alive = self._generations.alive
+        kept = [each for each in feature.vectors if each.model_version in alive(tenant, each.vector_index)]
         del feature.vectors[:]
         feature.vectors.extend(kept)
         feature.vectors.extend(map(info_of, made))
-
-    def _alive(self, tenant: Tenant, info: feature_pb2.VectorInfo) -> set[str]:
-        return self._generations.alive(tenant, info.vector_index)
 
 
 def _known_input(info: feature_pb2.VectorInfo) -> feature_pb2.VectorInput:

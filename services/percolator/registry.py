@@ -61,6 +61,11 @@ def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) 
     return Query(space_of(vector), dense=dense_of(vector), condition=condition)
 
 
+def is_stale(record: engine_pb2.StoredQueryRecord, index: int, version: str) -> bool:
+    """Whether a stored query has a vector in this index that is of another version of its model."""
+    return any(each.vector_index == index and each.model_version != version for each in record.vectors)
+
+
 class Registry:
     """Every stored query of every namespace."""
 

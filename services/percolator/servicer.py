@@ -9,7 +9,7 @@ from lensmesh.v1 import engine_pb2, engine_pb2_grpc
 
 from services.mesh.tenancy import Tenant
 from services.percolator.matches import Matches
-from services.percolator.registry import Registry
+from services.percolator.registry import Registry, is_stale
 
 
 class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
@@ -35,6 +35,8 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     ) -> engine_pb2.ScanStoredQueriesResponse:
         """List stored queries."""
         records = self._registry.all(Tenant(request.namespace_id))
+        if request.stale_index:
+            records = [each for each in records if is_stale(each, request.stale_index, request.current_version)]
         page = records[request.offset : request.offset + request.limit]
         return engine_pb2.ScanStoredQueriesResponse(
             stored_queries=[each.stored_query for each in page], total=len(records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from lensmesh.v1.namespace_pb2_grpc import NamespaceServiceStub
 from pymilvus import MilvusClient
 
 from runner.mesh import Mesh
-from tests.conftest import Api, PhotoHost, api_of, mesh_config
+from tests.conftest import Api, PhotoHost, api_of, mesh_config, picture
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = 24
@@ -97,9 +98,13 @@ async def found(client: Api, number: int) -> tuple[int, float, set[str]]:
 
 
 async def stored_query(client: Api, number: int) -> str:
-    """Store a query for an asset's text, matched by nothing else."""
-    query = {"vector_index": "text", "type": "text", "value": f"text {number}"}
-    request = {"collection_ids": ["c"], "queries": [query], "min_score": 0.99}
+    """Store a query for an asset's text and picture, matched by nothing else."""
+    encoded = base64.b64encode(picture(9_000_000 + number)).decode()
+    queries = [
+        {"vector_index": "text", "type": "text", "value": f"text {number}"},
+        {"vector_index": "image", "type": "base64", "value": encoded},
+    ]
+    request = {"collection_ids": ["c"], "queries": queries, "min_score": 0.99}
     return str((await client.http.post("/percolators/queries", json=request)).json()["percolator_id"])
 
 
@@ -187,8 +192,8 @@ async def test_a_namespace_is_embedded_anew_while_it_is_used(
         last = {each["vector_index"]: each for each in told}
         assert last["image"]["phase"] == "unchanged"
         assert last["text"]["phase"] == "switched"
-        # Two assets were indexed meanwhile, with vectors of both; the stored queries are two.
-        assert (last["text"]["made"], last["text"]["present"]) == (ASSETS - began + 2, began + 2)
+        # Two assets were indexed meanwhile, with vectors of both; of the stored queries, the later one had the new one.
+        assert (last["text"]["made"], last["text"]["present"]) == (ASSETS - began + 1, began + 2)
         assert seen <= {frozenset({"trivial-1"}), frozenset({"next-1"})}
 
         text = (await indexes(client))["text"]

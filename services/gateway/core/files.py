@@ -44,13 +44,13 @@ class Files:
         await self._blobs.put(tenant.blob(file_id), content)
         return file_id
 
-    def is_id(self, value: str) -> bool:
-        """Whether a value is the id of a file; no image is so short that its base64 is."""
-        return bool(_FILE_ID.fullmatch(value))
+    async def read(self, tenant: Tenant, file_id: str) -> bytes:
+        """The content of a stored file. Raises NotFound."""
+        return await self._blobs.get(tenant.blob(file_id))
 
     async def check(self, tenant: Tenant, file_id: str, path: str) -> None:
         """Raise InvalidArgument unless a file of that id is stored in the namespace."""
-        if not self.is_id(file_id) or not await self._blobs.exists(tenant.blob(file_id)):
+        if not _FILE_ID.fullmatch(file_id) or not await self._blobs.exists(tenant.blob(file_id)):
             raise InvalidArgument.field(path, "is not the id of an uploaded file in this namespace", "file.id")
 
     def check_metadata(self, metadata: Struct) -> None:

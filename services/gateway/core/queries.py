@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Sequence
 
 import grpc
@@ -58,6 +59,23 @@ class Queries:
             kept.append(one)
         return kept
 
+    async def restored(
+        self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]
+    ) -> list[feature_pb2.SearchQuery]:
+        """The queries that `kept` was given.
+
+        Raises:
+            NotFound: an image is not stored any more.
+        """
+        restored = []
+        for query in queries:
+            one = feature_pb2.SearchQuery()
+            one.CopyFrom(query)
+            if query.type == feature_pb2.QUERY_TYPE_BASE64:
+                one.value = base64.b64encode(await self._files.read(caller.tenant, query.value)).decode()
+            restored.append(one)
+        return restored
+
     async def _vector(
         self, caller: Caller, query: feature_pb2.SearchQuery, position: int, stored: bool
     ) -> embedder_pb2.EmbeddedVector:
@@ -86,9 +104,6 @@ class Queries:
             source = vision_pb2.ImageSource()
             if query.type == feature_pb2.QUERY_TYPE_URL:
                 source.url = query.value
-            elif self._files.is_id(query.value):
-                # As a record keeps it.
-                source.blob_key = caller.tenant.blob(query.value)
             else:
                 source.content = self._files.decode(query.value, path)
             acquired = await self._vision.AcquireImage(

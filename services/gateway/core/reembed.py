@@ -14,13 +14,10 @@ from lensmesh.v1.feature_pb2 import QUERY_TYPE_VECTOR
 
 from services.gateway.auth import Caller
 from services.gateway.core.queries import Queries
-from services.mesh.bus.tasks import now
-from services.mesh.errors import InvalidArgument, LensmeshError, NotFound
-from services.mesh.rpc import from_rpc_error
+from services.mesh.errors import InvalidArgument, LensmeshError, Unavailable
 
 # Stored queries read at a time.
 _PAGE = 100
-_CLOCK_S = 60
 
 
 class Reembed:
@@ -50,8 +47,6 @@ class Reembed:
         self, caller: Caller, indexes: list[common_pb2.VectorIndex.ValueType], *, accept_failures: bool
     ) -> AsyncIterator[api.ReembedResponse]:
         for index in indexes:
-            # Clocks of several gateways differ a little.
-            began = now().ToSeconds() - _CLOCK_S
             asked = embedder_pb2.BuildGenerationRequest(namespace_id=caller.tenant.namespace_id, vector_index=index)
             progress = api.ReembedProgress(vector_index=index)
             building = self._embedder.BuildGeneration(asked)
@@ -63,64 +58,74 @@ class Reembed:
                 # Whoever hangs up ends the work; started again, it goes on.
                 building.cancel()
             if progress.phase == api.REEMBED_PHASE_UNCHANGED:
+                # A run that broke off after the switch may have left some.
+                async for _ in self._stored_queries(caller, progress):
+                    yield api.ReembedResponse(progress=progress)
                 continue
             progress.phase = api.REEMBED_PHASE_STORED_QUERIES
-            async for told in self._stored_queries(caller, index, progress, since_s=0):
-                yield told
+            async for _ in self._stored_queries(caller, progress):
+                yield api.ReembedResponse(progress=progress)
             if progress.failed and not accept_failures:
                 progress.phase = api.REEMBED_PHASE_NOT_SWITCHED
             else:
                 await self._embedder.SwitchGeneration(
                     embedder_pb2.SwitchGenerationRequest(namespace_id=caller.tenant.namespace_id, vector_index=index)
                 )
-                # One whose vectors were made before the build began may have been stored after it was passed by.
-                async for _ in self._stored_queries(caller, index, api.ReembedProgress(), since_s=began):
-                    pass
+                # One whose vectors were made before the build began may have been stored after the others were done.
+                late = api.ReembedProgress(vector_index=index, to_version=progress.to_version)
+                async for _ in self._stored_queries(caller, late):
+                    yield api.ReembedResponse(progress=progress)
+                progress.made += late.made
                 progress.phase = api.REEMBED_PHASE_SWITCHED
             yield api.ReembedResponse(progress=progress)
 
-    async def _stored_queries(
-        self,
-        caller: Caller,
-        index: common_pb2.VectorIndex.ValueType,
-        progress: api.ReembedProgress,
-        *,
-        since_s: int,
-    ) -> AsyncIterator[api.ReembedResponse]:
-        """Give the stored queries that look into this index, stored since that second, their new vectors."""
-        offset, total = 0, 1
-        while offset < total:
+    async def _stored_queries(self, caller: Caller, progress: api.ReembedProgress) -> AsyncIterator[None]:
+        """Give the stored queries that look into this index their new vectors; yields after each page of them."""
+        done = failed = 0
+        while True:
+            # Those that are done are not stale any more; those that failed stand before the others.
             page = await self._engine.ScanStoredQueries(
-                engine_pb2.ScanStoredQueriesRequest(namespace_id=caller.tenant.namespace_id, offset=offset, limit=_PAGE)
+                engine_pb2.ScanStoredQueriesRequest(
+                    namespace_id=caller.tenant.namespace_id,
+                    offset=failed,
+                    limit=_PAGE,
+                    stale_index=progress.vector_index,
+                    current_version=progress.to_version,
+                )
             )
+            if not page.stored_queries:
+                return
             for stored in page.stored_queries:
-                looks = any(query.vector_index == index for query in stored.queries)
-                if looks and stored.created_at.ToSeconds() >= since_s:
-                    await self._stored_query(caller, index, stored, progress)
-            offset, total = offset + _PAGE, page.total
-            progress.share = min(offset / total, 1.0) if total else 1.0
-            yield api.ReembedResponse(progress=progress)
+                failed += not await self._stored_query(caller, stored, progress)
+            done += len(page.stored_queries)
+            progress.share = min(done / (done + page.total - failed), 1.0)
+            yield
 
     async def _stored_query(
-        self,
-        caller: Caller,
-        index: common_pb2.VectorIndex.ValueType,
-        stored: percolator_pb2.StoredQuery,
-        progress: api.ReembedProgress,
-    ) -> None:
+        self, caller: Caller, stored: percolator_pb2.StoredQuery, progress: api.ReembedProgress
+    ) -> bool:
+        """Give one stored query its new vectors; False when that can't be done."""
         try:
-            if any(query.vector_index == index and query.type == QUERY_TYPE_VECTOR for query in stored.queries):
+            given = [query for query in stored.queries if query.vector_index == progress.vector_index]
+            if any(query.type == QUERY_TYPE_VECTOR for query in given):
                 raise InvalidArgument.field("queries", "a vector that was given can't be made anew", "query.vector")
-            vectors = await self._queries.vectors(caller, stored.queries, stored=True)
-            record = engine_pb2.StoredQueryRecord(
-                namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
-            )
-            await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
-        except (LensmeshError, grpc.aio.AioRpcError) as error:
-            known = from_rpc_error(error, "percolator") if isinstance(error, grpc.aio.AioRpcError) else error
-            if isinstance(known, NotFound):
-                return  # Deleted meanwhile.
+            queries = await self._queries.restored(caller, stored.queries)
+            vectors = await self._queries.vectors(caller, queries, stored=True)
+        except LensmeshError as error:
+            if isinstance(error, Unavailable):
+                # The mesh's own trouble, which passes: the run ends, and is started again.
+                raise
             progress.failed += 1
-            progress.last_error = f"stored query {stored.percolator_id}: {known.message}"
-        else:
-            progress.made += 1
+            progress.last_error = f"stored query {stored.percolator_id}: {error.message}"
+            return False
+        record = engine_pb2.StoredQueryRecord(
+            namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
+        )
+        try:
+            await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+            return True  # Deleted meanwhile.
+        progress.made += 1
+        return True
