@@ -32,7 +32,17 @@ class MilvusSettings(BaseSettings):
         ge=1,
         description="Flush a collection that is being written to after so many rows: Lite searches them slowly.",
     )
-    update_features_max: int = Field(200, ge=1, description="Features of one asset whose metadata an update rewrites.")
+
+
+class LeftoverSettings(BaseSettings):
+    """When images that belong to no asset any more are removed."""
+
+    model_config = SettingsConfigDict(env_prefix="LENSMESH_LEFTOVERS_", extra="ignore")
+
+    wait_s: float = Field(
+        3600, ge=0, description="Wait before an image is removed; a task under way may have found it: longer than any."
+    )
+    look_s: float = Field(60, gt=0, description="Time between two looks for images whose wait is over.")
 
 
 class ReembedSettings(BaseSettings):

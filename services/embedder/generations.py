@@ -80,6 +80,12 @@ class Generations:
                 revision = (await self._bucket.get(_key(tenant, index))).revision or 0
             await self._mirror.seen(revision)
 
+    async def forget(self, tenant: Tenant) -> None:
+        """Forget the versions of a namespace that is gone."""
+        for index in self.indexes:
+            if self._mirror.get(_key(tenant, index)) is not None:
+                await self._bucket.delete(_key(tenant, index))
+
     async def build(self, tenant: Tenant, index: Index) -> None:
         """From when this returns, everything that is written has vectors of the model in use now, too."""
         await self._change(tenant, index, building=True)

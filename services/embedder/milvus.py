@@ -41,11 +41,13 @@ Row = dict[str, Any]
 class Schema:
     """The columns of a collection beside `id`: strings, the JSON `metadata`, and one vector."""
 
+    # Of at most 255 characters.
     strings: tuple[str, ...]
     # Dimensions of the dense vector; 0: a sparse one.
     dim: int
-    # Whether there is a column `document` for a long text.
-    document: bool = False
+    # Of at most 65,535 bytes.
+    texts: tuple[str, ...] = ()
+    integers: tuple[str, ...] = ()
     # Whether searches must find the nearest rows for certain: all are compared, no index is asked.
     exact: bool = False
 
@@ -160,6 +162,10 @@ class Milvus:
         await self._call(
             lambda client: client.delete(collection, filter=expression), collection=collection, absent=None
         )
+
+    async def names(self, prefix: str) -> list[str]:
+        """The names of the collections that begin with a prefix."""
+        return sorted(each for each in await self._call(lambda c: c.list_collections()) if each.startswith(prefix))
 
     async def drop(self, collection: str) -> None:
         """Remove a collection with all its rows."""
@@ -298,8 +304,10 @@ def _create_collection(uri: str, name: str, schema: Schema) -> None:
         columns.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
         for string in schema.strings:
             columns.add_field(string, DataType.VARCHAR, max_length=255)
-        if schema.document:
-            columns.add_field("document", DataType.VARCHAR, max_length=65_535)
+        for text in schema.texts:
+            columns.add_field(text, DataType.VARCHAR, max_length=65_535)
+        for integer in schema.integers:
+            columns.add_field(integer, DataType.INT64)
         columns.add_field("metadata", DataType.JSON)
         index = MilvusClient.prepare_index_params()
         if schema.dim:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from google.protobuf.json_format import ParseDict
 from lensmesh.v1 import embedder_pb2, feature_pb2
 
+from services.embedder.arrange import Entry, grouped, needs_fields, ordered
 from services.embedder.store import Hit, Store
 from services.mesh.filters import AllOf, Condition, from_proto
 from services.mesh.tenancy import Tenant
@@ -30,8 +32,8 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))
 
 
-async def search(store: Store, request: embedder_pb2.SearchVectorsRequest) -> tuple[list[feature_pb2.Feature], int]:
-    """The page of features, best first with their scores, and the number of candidates in all."""
+async def search(store: Store, request: embedder_pb2.SearchVectorsRequest) -> embedder_pb2.SearchVectorsResponse:
+    """A page of features or groups, best first with their scores, and the number of candidates or groups in all."""
     tenant = Tenant(request.namespace_id)
     common = from_proto(request.filters)
     rankings = await asyncio.gather(
@@ -41,15 +43,41 @@ async def search(store: Store, request: embedder_pb2.SearchVectorsRequest) -> tu
         )
     )
     hits = fuse(rankings)
-    page = hits[request.offset : request.offset + request.limit]
-    features = await store.features_by_id(tenant, [hit.feature_id for hit in page])
-    found = []
-    for hit in page:
-        if hit.feature_id in features:
-            feature = features[hit.feature_id]
-            feature.score = hit.score
-            found.append(feature)
-    return found, len(hits)
+    arrangement, scores = request.arrangement, {hit.feature_id: hit.score for hit in hits}
+    entries = [Entry(hit.feature_id, {}, hit.score) for hit in hits]
+    if needs_fields(arrangement):
+        fields = await store.fields_by_id(tenant, list(scores))
+        # One that was removed since it was found has no fields any more.
+        entries = [Entry(each.id, fields[each.id], each.score) for each in entries if each.id in fields]
+        entries = ordered(entries, arrangement.sort if arrangement.HasField("sort") else None)
+    last = request.offset + request.limit
+    if not arrangement.group_field:
+        page = [each.id for each in entries[request.offset : last]]
+        features = await _scored(store, tenant, request, page, scores)
+        return embedder_pb2.SearchVectorsResponse(
+            features=[features[each] for each in page if each in features], total=len(entries)
+        )
+    groups = grouped(entries, arrangement)
+    answer = embedder_pb2.SearchVectorsResponse(total=len(groups))
+    shown = groups[request.offset : last]
+    features = await _scored(store, tenant, request, [each.id for group in shown for each in group.members], scores)
+    for group in shown:
+        members = [features[each.id] for each in group.members if each.id in features]
+        ParseDict(group.value, answer.groups.add(field=arrangement.group_field, features=members).value)
+    return answer
+
+
+async def _scored(
+    store: Store,
+    tenant: Tenant,
+    request: embedder_pb2.SearchVectorsRequest,
+    feature_ids: Sequence[str],
+    scores: Mapping[str, float],
+) -> Mapping[str, feature_pb2.Feature]:
+    features = await store.features_by_id(tenant, feature_ids, include_vectors=request.include_vectors)
+    for feature_id, feature in features.items():
+        feature.score = scores[feature_id]
+    return features
 
 
 async def _one(

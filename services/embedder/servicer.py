@@ -8,21 +8,35 @@ from typing import Any
 
 from lensmesh.v1 import asset_pb2, embedder_pb2, embedder_pb2_grpc
 
+from services.embedder import rows
+from services.embedder.changes import Changes
 from services.embedder.generations import Generations
+from services.embedder.listing import Listing
 from services.embedder.reembed import Reembed
 from services.embedder.search import search
 from services.embedder.store import Store
 from services.embedder.vectors import Vectors
+from services.mesh.errors import NotFound
 from services.mesh.tenancy import Tenant
 
 
 class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     """Serves lensmesh.v1.EmbedderService."""
 
-    def __init__(self, vectors: Vectors, generations: Generations, store: Store, reembed: Reembed) -> None:
+    def __init__(
+        self,
+        vectors: Vectors,
+        generations: Generations,
+        store: Store,
+        listing: Listing,
+        changes: Changes,
+        reembed: Reembed,
+    ) -> None:
         self._vectors = vectors
         self._generations = generations
         self._store = store
+        self._listing = listing
+        self._changes = changes
         self._reembed = reembed
 
     async def EmbedInputs(
@@ -46,14 +60,17 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.SearchVectorsRequest, context: Any
     ) -> embedder_pb2.SearchVectorsResponse:
         """Search."""
-        features, total = await search(self._store, request)
-        return embedder_pb2.SearchVectorsResponse(features=features, total=total)
+        return await search(self._store, request)
 
     async def ReadAsset(self, request: embedder_pb2.ReadAssetRequest, context: Any) -> embedder_pb2.ReadAssetResponse:
         """Read an asset."""
         tenant = Tenant(request.namespace_id)
         asset = await self._store.read_asset(tenant, request.asset_id)
-        features = await self._store.read_features(tenant, request.asset_id) if request.include_features else []
+        features = []
+        if request.include_features:
+            features = await self._store.read_features(
+                tenant, request.asset_id, include_vectors=request.include_vectors
+            )
         return embedder_pb2.ReadAssetResponse(asset=asset, features=features)
 
     async def SearchNearDuplicates(
@@ -80,8 +97,80 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     ) -> embedder_pb2.CountAssetsResponse:
         """Count the assets of collections."""
         tenant = Tenant(request.namespace_id)
-        counts = {each: await self._store.count_assets(tenant, each) for each in request.collection_ids}
-        return embedder_pb2.CountAssetsResponse(counts=counts)
+        answer = embedder_pb2.CountAssetsResponse()
+        for each in request.collection_ids:
+            here = rows.equals("collection_id", each)
+            async for assets in self._store.parts(tenant, rows.ASSET, here, ["size_bytes"]):
+                answer.counts[each] += len(assets)
+                answer.size_bytes[each] += sum(row["size_bytes"] for row in assets)
+        return answer
+
+    async def ScanDocuments(
+        self, request: embedder_pb2.ScanDocumentsRequest, context: Any
+    ) -> embedder_pb2.ScanDocumentsResponse:
+        """List assets or features."""
+        return await self._listing.page(Tenant(request.namespace_id), request)
+
+    async def ReadFeature(
+        self, request: embedder_pb2.ReadFeatureRequest, context: Any
+    ) -> embedder_pb2.ReadFeatureResponse:
+        """Read a feature."""
+        tenant, feature_id = Tenant(request.namespace_id), request.feature_id
+        tenant.key(feature_id)
+        found = await self._store.features_by_id(tenant, [feature_id], include_vectors=request.include_vectors)
+        if feature_id not in found:
+            raise NotFound(f"no feature {feature_id!r} in this namespace")
+        return embedder_pb2.ReadFeatureResponse(feature=found[feature_id])
+
+    async def WriteAssetMetadata(
+        self, request: embedder_pb2.WriteAssetMetadataRequest, context: Any
+    ) -> embedder_pb2.WriteAssetMetadataResponse:
+        """Change an asset's metadata."""
+        asset = await self._changes.write_asset_metadata(
+            Tenant(request.namespace_id),
+            request.asset_id,
+            request.metadata,
+            merge=request.merge,
+            propagate=request.propagate,
+        )
+        return embedder_pb2.WriteAssetMetadataResponse(asset=asset)
+
+    async def WriteFeatureMetadata(
+        self, request: embedder_pb2.WriteFeatureMetadataRequest, context: Any
+    ) -> embedder_pb2.WriteFeatureMetadataResponse:
+        """Change a feature's metadata."""
+        feature = await self._changes.write_feature_metadata(
+            Tenant(request.namespace_id), request.feature_id, request.metadata
+        )
+        return embedder_pb2.WriteFeatureMetadataResponse(feature=feature)
+
+    async def RemoveAsset(
+        self, request: embedder_pb2.RemoveAssetRequest, context: Any
+    ) -> embedder_pb2.RemoveAssetResponse:
+        """Remove an asset."""
+        asset = await self._changes.remove_asset(Tenant(request.namespace_id), request.asset_id)
+        return embedder_pb2.RemoveAssetResponse(asset=asset)
+
+    async def RemoveFeature(
+        self, request: embedder_pb2.RemoveFeatureRequest, context: Any
+    ) -> embedder_pb2.RemoveFeatureResponse:
+        """Remove a feature."""
+        await self._changes.remove_feature(Tenant(request.namespace_id), request.feature_id)
+        return embedder_pb2.RemoveFeatureResponse()
+
+    async def RemoveCollection(
+        self, request: embedder_pb2.RemoveCollectionRequest, context: Any
+    ) -> embedder_pb2.RemoveCollectionResponse:
+        """Remove what a collection holds."""
+        assets = await self._changes.remove_collection(Tenant(request.namespace_id), request.collection_id)
+        return embedder_pb2.RemoveCollectionResponse(assets=assets)
+
+    async def DropNamespace(
+        self, request: embedder_pb2.DropNamespaceRequest, context: Any
+    ) -> embedder_pb2.DropNamespaceResponse:
+        """Remove what a namespace holds."""
+        await self._changes.drop_namespace(Tenant(request.namespace_id))
+        return embedder_pb2.DropNamespaceResponse()
 
     async def DescribeIndexes(
         self, request: embedder_pb2.DescribeIndexesRequest, context: Any

@@ -7,51 +7,40 @@ Every collection name and row id comes from the tenant, so no query can reach an
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-import numpy as np
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 
-from services.embedder import hashes, keywords
-from services.embedder.config import MilvusSettings
+from services.embedder import hashes, rows
 from services.embedder.documents import Documents
 from services.embedder.generations import Generations
 from services.embedder.milvus import Milvus, Row, Schema
-from services.embedder.vectors import KEYWORD, Index, Vectors, dense_array
+from services.embedder.vectors import KEYWORD, Index, Vectors
 from services.mesh.errors import InvalidArgument, NotFound
 from services.mesh.filters import Condition, matches
 from services.mesh.filters import compile as compile_filter
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 
-# Assets and features are written together, so they share a collection: an upsert costs the same whatever is in it.
-# The number is that of the schema: rows of different schemas don't mix.
-_DOCUMENTS = "documents_2"
-_ASSET, _FEATURE = "asset", "feature"
-_DOCUMENT_SCHEMA = Schema(strings=("kind", "asset_id", "collection_id"), dim=hashes.BITS, document=True, exact=True)
-_VECTOR_STRINGS = ("feature_id", "asset_id", "collection_id", "field_name")
-# Document fields that a filter may name and that rows of vectors have.
-_FILTER_COLUMNS = ("feature_id", "asset_id", "collection_id")
-
 # Candidates read beyond the limit when a filter can only be checked after the search.
 _OVERSAMPLING = 10
-_SEARCH_LIMIT_MAX = 10_000
+# Rows of one query or search, by Milvus' own limit on a window of results.
+QUERY_LIMIT_MAX = 16_384
+# Ids are random, so that their first hex digit cuts a collection into parts of about equal size.
+_HEX = "0123456789abcdef"
+# Rows of one listing, some 300 bytes each while it is being sorted.
+_SELECTED_MAX = 500_000
 # Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description; or those
 # of its faces.
 _FEATURE_VECTORS_MAX = 64
 # Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
 SCORE_DECIMALS = 6
-
-# Rows of one query, by Milvus' own limit on a window of results.
-_QUERY_LIMIT_MAX = 16_384
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -73,13 +62,11 @@ class Store:
         documents: Documents,
         vectors: Vectors,
         generations: Generations,
-        settings: MilvusSettings,
     ) -> None:
         self._milvus = milvus
         self._documents = documents
         self._vectors = vectors
         self._generations = generations
-        self._settings = settings
         # By asset id; forgotten when nobody holds or waits for it. Other replicas of this service are not kept out.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -97,14 +84,19 @@ class Store:
         """Write a feature with these vectors of it, and its asset if given; writing the same again changes nothing."""
         metadata = MessageToDict(feature.metadata)
         document = await self._documents.encode(tenant, feature)
-        documents = [_document_row(_FEATURE, feature.feature_id, feature, document, metadata)]
+        documents = [rows.feature_row(feature, document, metadata)]
         if asset:
             document = await self._documents.encode(tenant, asset)
-            documents.append(_document_row(_ASSET, asset.asset_id, asset, document, metadata))
+            documents.append(rows.asset_row(asset, document, metadata))
         await asyncio.gather(
-            self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, documents),
-            *(self._write_vector(tenant, feature, each, metadata) for each in vectors),
+            self._milvus.upsert(rows.documents_collection(tenant), rows.DOCUMENT_SCHEMA, documents),
+            *(self.write_vector(tenant, feature, each, metadata) for each in vectors),
         )
+
+    async def write_asset(self, tenant: Tenant, asset: asset_pb2.Asset) -> None:
+        """Write an asset alone."""
+        row = rows.asset_row(asset, await self._documents.encode(tenant, asset), MessageToDict(asset.metadata))
+        await self._milvus.upsert(rows.documents_collection(tenant), rows.DOCUMENT_SCHEMA, [row])
 
     async def read_asset(self, tenant: Tenant, asset_id: str) -> asset_pb2.Asset:
         """Read an asset.
@@ -113,32 +105,57 @@ class Store:
             NotFound: there is none in this namespace.
         """
         tenant.key(asset_id)
-        chosen = f"{_equals('id', asset_id)} and {_equals('kind', _ASSET)}"
-        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
-        if not rows:
+        found = await self.assets_by_id(tenant, [asset_id])
+        if asset_id not in found:
             raise NotFound(f"no asset {asset_id!r} in this namespace")
-        return await self._documents.decode(rows[0]["document"], asset_pb2.Asset)
+        return found[asset_id]
 
-    async def read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
+    async def read_features(
+        self, tenant: Tenant, asset_id: str, *, include_vectors: bool = False
+    ) -> list[feature_pb2.Feature]:
         """The features of an asset, oldest first, with the vectors that searches see."""
-        return [self._shown(tenant, each) for each in await self._read_features(tenant, asset_id)]
+        features = [self._shown(tenant, each) for each in await self.whole_features(tenant, asset_id)]
+        if include_vectors:
+            await self._fill_vectors(tenant, features)
+        return features
 
-    async def _read_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
-        chosen = f"{_equals('asset_id', asset_id)} and {_equals('kind', _FEATURE)}"
-        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
-        features = [await self._documents.decode(row["document"], feature_pb2.Feature) for row in rows]
+    async def whole_features(self, tenant: Tenant, asset_id: str) -> list[feature_pb2.Feature]:
+        """The features of an asset, oldest first, with the vectors of every generation."""
+        chosen = f"{rows.equals('asset_id', asset_id)} and {rows.equals('kind', rows.FEATURE)}"
+        found = await self._milvus.query(
+            rows.documents_collection(tenant), chosen, ["id", "document"], limit=QUERY_LIMIT_MAX
+        )
+        features = [await self._documents.decode(row["document"], feature_pb2.Feature) for row in found]
         return sorted(features, key=lambda each: (each.created_at.ToNanoseconds(), each.feature_id))
 
-    async def features_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, feature_pb2.Feature]:
+    async def features_by_id(
+        self, tenant: Tenant, ids: Sequence[str], *, include_vectors: bool = False
+    ) -> dict[str, feature_pb2.Feature]:
         """Features by their ids, with the vectors that searches see; missing ones are left out."""
-        found = await self._by_id(tenant, _FEATURE, ids, feature_pb2.Feature)
-        return {feature_id: self._shown(tenant, feature) for feature_id, feature in found.items()}
+        found = await self._by_id(tenant, rows.FEATURE, ids, feature_pb2.Feature)
+        for feature in found.values():
+            self._shown(tenant, feature)
+        if include_vectors:
+            await self._fill_vectors(tenant, list(found.values()))
+        return found
+
+    async def assets_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, asset_pb2.Asset]:
+        """Assets by their ids; missing ones are left out."""
+        return await self._by_id(tenant, rows.ASSET, ids, asset_pb2.Asset)
+
+    async def fields_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, Row]:
+        """What features may be sorted and grouped by, by their ids; missing ones are left out."""
+        fields = ["id", "asset_id", "collection_id", "modality", "created_at", "updated_at", "metadata"]
+        found = await self._milvus.query(
+            rows.documents_collection(tenant), rows.among("id", ids), fields, limit=QUERY_LIMIT_MAX
+        )
+        return {row["id"]: row for row in found}
 
     async def feature_ids(self, tenant: Tenant, prefix: str) -> list[str]:
         """The ids of all features that begin with some hex digits."""
-        chosen = f"{_equals('kind', _FEATURE)} and id like {_quoted(prefix + '%')}"
-        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id"], limit=_QUERY_LIMIT_MAX)
-        return sorted(row["id"] for row in rows)
+        chosen = f"{rows.equals('kind', rows.FEATURE)} and id like {rows.quoted(prefix + '%')}"
+        found = await self._milvus.query(rows.documents_collection(tenant), chosen, ["id"], limit=QUERY_LIMIT_MAX)
+        return sorted(row["id"] for row in found)
 
     async def whole_feature(self, tenant: Tenant, feature_id: str) -> feature_pb2.Feature:
         """A feature with the vectors of every generation.
@@ -146,7 +163,7 @@ class Store:
         Raises:
             NotFound: there is none in this namespace.
         """
-        found = await self._by_id(tenant, _FEATURE, [feature_id], feature_pb2.Feature)
+        found = await self._by_id(tenant, rows.FEATURE, [feature_id], feature_pb2.Feature)
         if feature_id not in found:
             raise NotFound(f"no feature {feature_id!r} in this namespace")
         return found[feature_id]
@@ -163,7 +180,7 @@ class Store:
 
     async def drop_generation(self, tenant: Tenant, index: Index, version: str) -> None:
         """Remove an index's vectors of one model version."""
-        await self._milvus.drop(_index_collection(tenant, index, version))
+        await self._milvus.drop(rows.index_collection(tenant, index, version))
 
     async def read_feature(
         self, tenant: Tenant, feature_id: str
@@ -178,14 +195,42 @@ class Store:
         if feature_id not in features:
             raise NotFound(f"no feature {feature_id!r} in this namespace")
         feature = features[feature_id]
-        stored: dict[tuple[int, str], Any] = {}
-        for index in {each.vector_index for each in feature.vectors}:
-            name = _index_collection(tenant, index, self._generations.active(tenant, index))
-            rows = await self._milvus.query(
-                name, _equals("feature_id", feature_id), ["id", "field_name", "vector"], limit=_FEATURE_VECTORS_MAX
+        stored = await self._vectors_of(tenant, [feature])
+        return feature, [
+            _named(each, stored.get((feature_id, each.vector_index, each.field_name))) for each in feature.vectors
+        ]
+
+    async def _fill_vectors(self, tenant: Tenant, features: Sequence[feature_pb2.Feature]) -> None:
+        """Put the vectors that searches see into the features."""
+        stored = await self._vectors_of(tenant, features)
+        for feature in features:
+            for info in feature.vectors:
+                value = stored.get((feature.feature_id, info.vector_index, info.field_name))
+                if value is not None:
+                    # Two indexes may use one name.
+                    name = info.field_name
+                    if name in feature.vector_values:
+                        name = f"{enum_names(common_pb2.VectorIndex.DESCRIPTOR)[info.vector_index]}:{name}"
+                    feature.vector_values[name].CopyFrom(rows.from_milvus(info.vector_index, value))
+
+    async def _vectors_of(
+        self, tenant: Tenant, features: Sequence[feature_pb2.Feature]
+    ) -> Mapping[tuple[str, int, str], Any]:
+        """The stored vectors by feature, index and field name."""
+        by_index: dict[Index, list[str]] = defaultdict(list)
+        for feature in features:
+            for index in {each.vector_index for each in feature.vectors}:
+                by_index[index].append(feature.feature_id)
+        stored: dict[tuple[str, int, str], Any] = {}
+        for index, ids in by_index.items():
+            found = await self._milvus.query(
+                rows.index_collection(tenant, index, self._generations.active(tenant, index)),
+                rows.among("feature_id", ids),
+                ["id", "feature_id", "field_name", "vector"],
+                limit=min(_FEATURE_VECTORS_MAX * len(ids), QUERY_LIMIT_MAX),
             )
-            stored |= {(index, row["field_name"]): row["vector"] for row in rows}
-        return feature, [_named(each, stored.get((each.vector_index, each.field_name))) for each in feature.vectors]
+            stored |= {(row["feature_id"], index, row["field_name"]): row["vector"] for row in found}
+        return stored
 
     async def near_duplicates(
         self, tenant: Tenant, asset: asset_pb2.Asset, collection_ids: Sequence[str], max_distance: int, limit: int
@@ -200,26 +245,26 @@ class Store:
         """
         if not asset.perceptual_hash:
             raise InvalidArgument.field("asset_id", "has no perceptual hash; index the image again", "asset.hash")
-        scope = f"{_equals('kind', _ASSET)} and id != {_quoted(asset.asset_id)}"
+        scope = f"{rows.equals('kind', rows.ASSET)} and id != {rows.quoted(asset.asset_id)}"
         if collection_ids:
-            scope += f" and {_in('collection_id', collection_ids)}"
+            scope += f" and {rows.among('collection_id', collection_ids)}"
         vector, wanted = hashes.vector(asset.perceptual_hash), limit + 1
         while True:
-            rows = await self._milvus.search(
-                tenant.milvus_collection(_DOCUMENTS),
+            nearest = await self._milvus.search(
+                rows.documents_collection(tenant),
                 vector,
                 metric="COSINE",
                 limit=wanted,
                 expression=scope,
                 fields=["id"],
             )
-            found = [(hashes.distance(float(row["distance"])), str(row["id"])) for row in rows]
+            found = [(hashes.distance(float(row["distance"])), str(row["id"])) for row in nearest]
             near = sorted({each for each in found if each[0] <= max_distance})
             # Among equally near ones the store chooses as it likes: all of them are needed to choose by id.
-            if len(near) < wanted or near[limit - 1][0] < near[-1][0] or wanted == _SEARCH_LIMIT_MAX:
+            if len(near) < wanted or near[limit - 1][0] < near[-1][0] or wanted == QUERY_LIMIT_MAX:
                 break
-            wanted = min(wanted * _OVERSAMPLING, _SEARCH_LIMIT_MAX)
-        assets = await self._by_id(tenant, _ASSET, [asset_id for _, asset_id in near[:limit]], asset_pb2.Asset)
+            wanted = min(wanted * _OVERSAMPLING, QUERY_LIMIT_MAX)
+        assets = await self._by_id(tenant, rows.ASSET, [asset_id for _, asset_id in near[:limit]], asset_pb2.Asset)
         # One that vanished meanwhile is left out, and so is one without a hash, whose distance means nothing.
         shown = [(assets[each], distance) for distance, each in near[:limit] if each in assets]
         return [(each, distance) for each, distance in shown if each.perceptual_hash]
@@ -229,61 +274,68 @@ class Store:
     ) -> dict[str, MessageT]:
         if not ids:
             return {}
-        chosen = f"{_in('id', ids)} and {_equals('kind', kind)}"
-        rows = await self._milvus.query(tenant.milvus_collection(_DOCUMENTS), chosen, ["id", "document"])
-        return {row["id"]: await self._documents.decode(row["document"], message) for row in rows}
+        # By the primary key alone: any further condition makes Lite go through all rows.
+        found = await self._milvus.query(
+            rows.documents_collection(tenant), rows.among("id", ids), ["id", "kind", "document"], limit=len(ids)
+        )
+        of_kind = [row for row in found if row["kind"] == kind]
+        return {row["id"]: await self._documents.decode(row["document"], message) for row in of_kind}
 
-    async def count_assets(self, tenant: Tenant, collection_id: str) -> int:
-        """How many assets a collection holds."""
-        chosen = f"{_equals('collection_id', collection_id)} and {_equals('kind', _ASSET)}"
-        return await self._milvus.count(tenant.milvus_collection(_DOCUMENTS), chosen)
+    async def selected(self, tenant: Tenant, kind: str, expression: str, fields: Sequence[str]) -> list[Row]:
+        """All rows of a kind, or of any if it is empty, that an expression selects, with some of their fields.
+
+        However many they are: they are read in parts by the first digits of their ids.
+
+        Raises:
+            InvalidArgument: they are more than one listing may go through.
+        """
+        found: list[Row] = []
+        async for part in self.parts(tenant, kind, expression, fields):
+            found += part
+            if len(found) > _SELECTED_MAX:
+                raise InvalidArgument.field(
+                    "filters", f"select more than {_SELECTED_MAX} rows; choose fewer collections", "rows.max"
+                )
+        return found
+
+    async def parts(
+        self, tenant: Tenant, kind: str, expression: str, fields: Sequence[str], prefix: str = ""
+    ) -> AsyncIterator[list[Row]]:
+        """The same, part by part, each row once."""
+        chosen = rows.every(
+            (
+                rows.equals("kind", kind) if kind else "",
+                expression,
+                f"id like {rows.quoted(prefix + '%')}" if prefix else "",
+            )
+        )
+        found = await self._milvus.query(
+            rows.documents_collection(tenant), chosen, ["id", *fields], limit=QUERY_LIMIT_MAX
+        )
+        if len(found) < QUERY_LIMIT_MAX:
+            yield found
+            return
+        for digit in _HEX:
+            async for part in self.parts(tenant, kind, expression, fields, prefix + digit):
+                yield part
 
     async def drop_features(
         self, tenant: Tenant, asset_id: str, *, keep: str | None = None, only: str | None = None
     ) -> None:
         """Remove an asset's features and vectors: all but the one to keep, or only the given one."""
-        of_asset = _equals("asset_id", asset_id)
-        indexes = [(name, of_asset, "feature_id") for name in self._index_collections(tenant)]
-        features = (tenant.milvus_collection(_DOCUMENTS), f"{of_asset} and {_equals('kind', _FEATURE)}", "id")
+        of_asset = rows.equals("asset_id", asset_id)
+        indexes = [(name, of_asset, "feature_id") for name in self.index_collections(tenant)]
+        features = (rows.documents_collection(tenant), f"{of_asset} and {rows.equals('kind', rows.FEATURE)}", "id")
         for name, expression, column in (features, *indexes):
             if keep is not None:
-                expression += f" and {column} != {_quoted(keep)}"
+                expression += f" and {column} != {rows.quoted(keep)}"
             if only is not None:
-                expression += f" and {_equals(column, only)}"
+                expression += f" and {rows.equals(column, only)}"
             await self._milvus.delete(name, expression)
 
     async def drop_asset(self, tenant: Tenant, asset_id: str) -> None:
         """Remove an asset's row; its features are removed by `drop_features`."""
-        await self._milvus.delete(tenant.milvus_collection(_DOCUMENTS), _equals("id", asset_id))
-
-    async def rewrite_metadata(self, tenant: Tenant, asset_id: str, metadata: Struct) -> None:
-        """Give all features and vectors of an asset new metadata, and its metadata's words new vectors."""
-        value = MessageToDict(metadata)
-        words = keywords.words_of(value)
-        for feature in await self._read_features(tenant, asset_id):
-            feature.metadata.CopyFrom(metadata)
-            for info in list(feature.vectors):
-                if info.field_name == keywords.METADATA and words:
-                    info.input.text = words
-                elif info.field_name == keywords.METADATA:
-                    feature.vectors.remove(info)
-            document = await self._documents.encode(tenant, feature)
-            row = _document_row(_FEATURE, feature.feature_id, feature, document, value)
-            await self._milvus.upsert(tenant.milvus_collection(_DOCUMENTS), _DOCUMENT_SCHEMA, [row])
-        for name in self._index_collections(tenant):
-            rows = await self._milvus.query(
-                name,
-                _equals("asset_id", asset_id),
-                ["id", *_VECTOR_STRINGS, "vector"],
-                limit=self._settings.update_features_max,
-            )
-            # Milvus refuses a vector without words, so the row goes.
-            silent = [row for row in rows if row["field_name"] == keywords.METADATA and not words]
-            if silent:
-                await self._milvus.delete(name, _in("id", [row["id"] for row in silent]))
-            kept = [_with_metadata(row, value, words) for row in rows if row not in silent]
-            if kept:
-                await self._milvus.upsert(name, None, kept)
+        await self._milvus.delete(rows.documents_collection(tenant), rows.equals("id", asset_id))
 
     async def search(
         self,
@@ -297,31 +349,57 @@ class Store:
         if query.vector_index == KEYWORD and not query.vector.indices:
             return []
         version = query.model_version or self._generations.active(tenant, query.vector_index)
-        name = _index_collection(tenant, query.vector_index, version)
-        compiled = compile_filter(condition, columns=_FILTER_COLUMNS)
-        scope = _in("collection_id", collection_ids)
-        expression = f"{scope} and ({compiled.expression})" if compiled.expression else scope
-        wanted = limit if compiled.exact else min(limit * _OVERSAMPLING, _SEARCH_LIMIT_MAX)
-        sparse = query.vector_index == KEYWORD
-        rows = await self._milvus.search(
-            name,
-            _milvus_vector(query),
-            metric="IP" if sparse else "COSINE",
-            limit=wanted,
-            expression=expression,
-            fields=["feature_id"] if compiled.exact else [*_FILTER_COLUMNS, "metadata"],
-        )
-        best: dict[str, float] = {}
-        for row in rows:
-            entity = row["entity"]
-            if not compiled.exact and not matches(condition, {"modality": "image", **entity}):
-                continue
-            score = round(min(max(float(row["distance"]), 0.0), 1.0), SCORE_DECIMALS)
-            best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))
+        name = rows.index_collection(tenant, query.vector_index, version)
+        compiled = compile_filter(condition, columns=rows.FILTER_COLUMNS)
+        scope = rows.every((rows.among("collection_id", collection_ids), compiled.expression))
+        wanted = limit if compiled.exact else min(limit * _OVERSAMPLING, QUERY_LIMIT_MAX)
+        while True:
+            found = await self._nearest(name, query, scope, wanted, compiled.exact)
+            best = _best(found, None if compiled.exact else condition)
+            # Several vectors may be one feature's, and the filter may have taken some: then there is more behind.
+            if len(best) >= limit or len(found) < wanted:
+                break
+            if wanted == QUERY_LIMIT_MAX:
+                best = await self._best_of_parts(name, query, scope, condition, compiled.exact, "")
+                break
+            wanted = min(wanted * _OVERSAMPLING, QUERY_LIMIT_MAX)
         hits = [Hit(feature_id, score) for feature_id, score in best.items()]
         return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
 
-    async def _write_vector(
+    async def _nearest(
+        self, name: str, query: embedder_pb2.EmbeddedVector, expression: str, limit: int, exact: bool
+    ) -> list[Row]:
+        return await self._milvus.search(
+            name,
+            rows.milvus_vector(query),
+            metric="IP" if query.vector_index == KEYWORD else "COSINE",
+            limit=limit,
+            expression=expression,
+            fields=["feature_id"] if exact else [*rows.FILTER_COLUMNS, "metadata"],
+        )
+
+    async def _best_of_parts(
+        self,
+        name: str,
+        query: embedder_pb2.EmbeddedVector,
+        scope: str,
+        condition: Condition,
+        exact: bool,
+        prefix: str,
+    ) -> dict[str, float]:
+        """The scores of all features in a scope that is larger than one search may return."""
+        best: dict[str, float] = {}
+        for digit in _HEX:
+            part = rows.every((scope, f"id like {rows.quoted(prefix + digit + '%')}"))
+            found = await self._nearest(name, query, part, QUERY_LIMIT_MAX, exact)
+            scores = _best(found, None if exact else condition)
+            if len(found) == QUERY_LIMIT_MAX:
+                scores = await self._best_of_parts(name, query, scope, condition, exact, prefix + digit)
+            for feature_id, score in scores.items():
+                best[feature_id] = max(score, best.get(feature_id, 0.0))
+        return best
+
+    async def write_vector(
         self,
         tenant: Tenant,
         feature: feature_pb2.Feature,
@@ -332,30 +410,26 @@ class Store:
         if index == KEYWORD and not named.embedded.vector.indices:
             # A text without words has no row: Milvus refuses empty sparse vectors.
             return
-        schema = Schema(strings=_VECTOR_STRINGS, dim=self._vectors.dim(index, version))
+        schema = Schema(strings=rows.VECTOR_STRINGS, dim=self._vectors.dim(index, version))
         row: Row = {
             "id": derived_uuid(tenant.namespace_id, feature.feature_id, str(index), named.field_name, version),
             "feature_id": feature.feature_id,
             "asset_id": feature.asset_id,
             "collection_id": feature.collection_id,
+            "modality": feature.modality,
             "field_name": named.field_name,
             "metadata": metadata,
-            "vector": _milvus_vector(named.embedded),
+            "vector": rows.milvus_vector(named.embedded),
         }
-        await self._milvus.upsert(_index_collection(tenant, index, version), schema, [row])
+        await self._milvus.upsert(rows.index_collection(tenant, index, version), schema, [row])
 
-    def _index_collections(self, tenant: Tenant) -> list[str]:
+    def index_collections(self, tenant: Tenant) -> list[str]:
         """The Milvus collections that vectors of this namespace may be in."""
         return [
-            _index_collection(tenant, index, version)
+            rows.index_collection(tenant, index, version)
             for index in self._generations.indexes
             for version in sorted(self._generations.alive(tenant, index))
         ]
-
-
-def _index_collection(tenant: Tenant, index: Index, version: str) -> str:
-    kind = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[index]
-    return tenant.milvus_collection(f"{kind}_{re.sub(r'[^A-Za-z0-9]', '_', version)}")
 
 
 def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector:
@@ -365,54 +439,17 @@ def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector
     embedded = embedder_pb2.EmbeddedVector(
         vector_index=info.vector_index,
         model_version=info.model_version,
-        vector=_from_milvus(info.vector_index, value),
+        vector=rows.from_milvus(info.vector_index, value),
     )
     return embedder_pb2.NamedVector(field_name=info.field_name, embedded=embedded, input=info.input)
 
 
-def _with_metadata(row: Row, metadata: dict[str, Any], words: str) -> Row:
-    changed = row | {"metadata": metadata}
-    if row["field_name"] == keywords.METADATA:
-        vector = keywords.encode_document(words)
-        changed["vector"] = dict(zip(vector.indices, vector.values, strict=True))
-    return changed
-
-
-def _document_row(
-    kind: str, row_id: str, of: asset_pb2.Asset | feature_pb2.Feature, document: str, metadata: dict[str, Any]
-) -> Row:
-    return {
-        "id": row_id,
-        "kind": kind,
-        "asset_id": of.asset_id,
-        "collection_id": of.collection_id,
-        "document": document,
-        "metadata": metadata,
-        "vector": hashes.vector(of.perceptual_hash) if isinstance(of, asset_pb2.Asset) else hashes.NO_VECTOR,
-    }
-
-
-def _milvus_vector(embedded: embedder_pb2.EmbeddedVector) -> Any:
-    if embedded.vector_index == KEYWORD:
-        return dict(zip(embedded.vector.indices, embedded.vector.values, strict=True))
-    return dense_array(embedded.vector).tolist()
-
-
-def _from_milvus(index: int, value: Any) -> common_pb2.Vector:
-    if index != KEYWORD:
-        return common_pb2.Vector(dense=np.array(value, dtype="<f4").tobytes())
-    terms = sorted((value or {}).items())
-    return common_pb2.Vector(indices=[int(term) for term, _ in terms], values=[weight for _, weight in terms])
-
-
-def _quoted(value: str) -> str:
-    # Ids are tokens by the tenant's rule; quoting is for the day when one is not.
-    return json.dumps(value)
-
-
-def _equals(column: str, value: str) -> str:
-    return f"{column} == {_quoted(value)}"
-
-
-def _in(column: str, values: Sequence[str]) -> str:
-    return f"{column} in [{', '.join(_quoted(value) for value in values)}]"
+def _best(found: Sequence[Row], condition: Condition | None) -> dict[str, float]:
+    """The best score of each feature, 0..1, of those that fulfil a condition that the search has not tested."""
+    best: dict[str, float] = {}
+    for row in found:
+        entity = row["entity"]
+        if condition is None or matches(condition, entity):
+            score = round(min(max(float(row["distance"]), 0.0), 1.0), SCORE_DECIMALS)
+            best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))
+    return best

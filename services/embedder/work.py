@@ -9,12 +9,12 @@ import asyncio
 import time
 
 from google.protobuf.json_format import MessageToDict
-from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, task_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1.embedder_pb2 import NamedVector
 
 from services.embedder import keywords
+from services.embedder.changes import Changes, merged
 from services.embedder.generations import Generations
 from services.embedder.inputs import Inputs, info_of
 from services.embedder.store import Store
@@ -36,10 +36,13 @@ class EmbedderWork:
     finishes = pipeline.STAGE_STORED
     step = "store"
 
-    def __init__(self, vectors: Vectors, generations: Generations, store: Store, blobs: BlobStore) -> None:
+    def __init__(
+        self, vectors: Vectors, generations: Generations, store: Store, changes: Changes, blobs: BlobStore
+    ) -> None:
         self._vectors = vectors
         self._generations = generations
         self._store = store
+        self._changes = changes
         self._blobs = blobs
 
     async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
@@ -70,7 +73,7 @@ class EmbedderWork:
             if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
                 await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
             elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
-                await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
+                await self._changes.propagate(tenant, asset.asset_id, asset.metadata)
         steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
         percolate = "percolate" in record.task.steps
         following = _following(asset, feature, vectors)
@@ -186,7 +189,7 @@ class EmbedderWork:
             asset.collection_id = existing.collection_id
             asset.created_at.CopyFrom(existing.created_at)
             if request.asset_update.mode == index_pb2.ASSET_UPDATE_MODE_APPEND:
-                asset.metadata.CopyFrom(_merged(existing.metadata, request.metadata))
+                asset.metadata.CopyFrom(merged(existing.metadata, request.metadata))
         failed = [each for each in (*task.steps.values(), *steps.values()) if each.state == task_pb2.STEP_STATE_FAILED]
         asset.status = "FAILED" if failed else "DONE"
         if failed:
@@ -194,6 +197,7 @@ class EmbedderWork:
         asset.task_id = task.task_id
         asset.unique_hash = asset.file_hash = job.image.file_sha256
         asset.perceptual_hash = job.image.perceptual_hash
+        asset.size_bytes = job.image.size_bytes
         if job.duplicate_of:
             asset.duplicate_of = job.duplicate_of
         asset.updated_at.CopyFrom(task.updated_at)
@@ -246,14 +250,6 @@ def _input(tenant: Tenant, job: pipeline.EmbedJob, one: pipeline.EmbedJobInput) 
     return feature_pb2.VectorInput(
         image_sha256=tenant.image_sha256(one.blob_key), text=job.analysis.text if own else "", landmarks=one.landmarks
     )
-
-
-def _merged(old: Struct, new: Struct) -> Struct:
-    merged = Struct()
-    merged.CopyFrom(old)
-    for key, value in new.fields.items():
-        merged.fields[key].CopyFrom(value)
-    return merged
 
 
 def _following(

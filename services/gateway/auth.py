@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from lensmesh.v1 import common_pb2, namespace_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
-from nats.js.errors import KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
 from services.mesh.bus.mirror import Mirror
 from services.mesh.bus.tasks import now
 from services.mesh.bus.topology import Bus
-from services.mesh.errors import NotFound, PermissionDenied, Unauthenticated
+from services.mesh.errors import Conflict, NotFound, PermissionDenied, Unauthenticated
 from services.mesh.tenancy import Tenant, namespace_id
 
 ALL_NAMESPACES = "*"
@@ -108,6 +108,8 @@ class Directory:
             raise PermissionDenied(f"this API key has not the permission {name!r}")
         first = namespace_id(DEFAULT_NAMESPACE) if key.namespace_ids[0] == ALL_NAMESPACES else key.namespace_ids[0]
         found = self.namespace(namespace or first)
+        if found.deleting:
+            raise NotFound(f"the namespace {found.namespace_name!r} is being deleted")
         caller = Caller(key, found)
         if not caller.may_use(found.namespace_id):
             raise PermissionDenied(f"this API key may not use the namespace {namespace!r}")
@@ -119,10 +121,21 @@ class Directory:
         Raises:
             NotFound: there is none.
         """
-        found = self._namespaces.get(name_or_id) or self._namespaces.get(namespace_id(name_or_id))
+        found = self._namespaces.get(name_or_id) or self._named(name_or_id)
         if found is None:
             raise NotFound(f"no namespace {name_or_id[:80]!r}")
         return found
+
+    def is_known(self, name_or_id: str) -> bool:
+        """Whether there is a namespace of this name or id."""
+        return (self._namespaces.get(name_or_id) or self._named(name_or_id)) is not None
+
+    def _named(self, name: str) -> namespace_pb2.Namespace | None:
+        # Mostly the id is made of the name; one that was renamed kept its id.
+        likely = self._namespaces.get(namespace_id(name))
+        if likely is not None and likely.namespace_name == name:
+            return likely
+        return next((each for each in self._namespaces.under("") if each.namespace_name == name), None)
 
     def namespaces(self, caller: Caller) -> list[namespace_pb2.Namespace]:
         """The namespaces that the caller may use, by name."""
@@ -137,6 +150,38 @@ class Directory:
             return False
         await self._namespaces.seen(revision)
         return True
+
+    async def change_namespace(self, changed: namespace_pb2.Namespace) -> None:
+        """Store a namespace in the place of itself.
+
+        Raises:
+            Conflict: somebody else changed it meanwhile.
+        """
+        known = self._namespaces.get(changed.namespace_id)
+        try:
+            entry = await self._namespace_bucket.get(changed.namespace_id)
+            if namespace_pb2.Namespace.FromString(entry.value or b"") != known:
+                raise Conflict("the namespace is being changed by somebody else; try again")
+            content = changed.SerializeToString()
+            revision = await self._namespace_bucket.update(changed.namespace_id, content, last=entry.revision)
+        except (KeyNotFoundError, KeyWrongLastSequenceError):
+            raise Conflict("the namespace is being changed by somebody else; try again") from None
+        await self._namespaces.seen(revision)
+
+    async def remove_namespace(self, namespace: str) -> None:
+        """Forget a namespace, given by its id, and the keys that may use no other."""
+        for name, record in self._keys.items():
+            if namespace in record.namespace_ids:
+                left = [each for each in record.namespace_ids if each != namespace]
+                if left:
+                    kept = pipeline.KeyRecord()
+                    kept.CopyFrom(record)
+                    kept.namespace_ids[:] = left
+                    await self._key_bucket.put(name, kept.SerializeToString())
+                else:
+                    await self._key_bucket.delete(name)
+        await self._namespace_bucket.delete(namespace)
+        await self._namespaces.gone(namespace)
 
     async def add_key(self, api_key: str, record: pipeline.KeyRecord) -> None:
         """Store a key, hashed."""

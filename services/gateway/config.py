@@ -36,6 +36,18 @@ class GatewaySettings(BaseSettings):
         False, description="What skip_duplicate means when a request says neither this nor on_duplicate."
     )
     retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")
+    public_url: str = Field(
+        "", description="Where callers reach the REST door, put before links; empty: links are paths of that door."
+    )
+    link_s: float = Field(3600, gt=0, description="How long a preview's link works.")
+    collections_max: int = Field(10_000, ge=0, description="Collections of a namespace that says nothing of its own.")
+    stored_queries_max: int = Field(
+        1_000_000, ge=0, description="Stored queries of a namespace that says nothing of its own: 2 GB in memory."
+    )
+    assets_max: int = Field(
+        10_000_000, ge=0, description="Assets of a namespace that says nothing of its own; one Milvus collection's due."
+    )
+    count_s: float = Field(10, gt=0, description="How long a count of assets is believed.")
     event_keepalive_s: float = Field(15, gt=0, description="Silence on an event stream after which a comment is sent.")
     sweep_s: float = Field(10, gt=0, description="Seconds between two looks for tasks that were never dispatched.")
     stale_s: float = Field(15, gt=0, description="Age from which a task that is still QUEUED is looked after.")

@@ -15,6 +15,7 @@ from nats.js.object_store import ObjectStore
 from services.mesh.bus import topology
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import NotFound
+from services.mesh.tenancy import Tenant
 
 
 class BlobStore(Protocol):
@@ -32,6 +33,9 @@ class BlobStore(Protocol):
     async def delete(self, key: str) -> None:
         """Remove content; does nothing when there is none."""
 
+    async def drop(self, tenant: Tenant) -> None:
+        """Remove everything of a namespace."""
+
 
 # What fits into one NATS message (1 MB by default) beside its headers.
 _SMALL_BYTES_MAX = 900_000
@@ -44,20 +48,21 @@ class NatsBlobStore:
     about five and a consumer, takes the larger ones.
     """
 
-    def __init__(self, small: KeyValue, large: ObjectStore) -> None:
+    def __init__(self, bus: Bus, small: KeyValue, large: ObjectStore) -> None:
+        self._bus = bus
         self._small = small
         self._large = large
 
     @classmethod
     async def open(cls, bus: Bus) -> NatsBlobStore:
         """Open the store."""
-        return cls(await bus.bucket(topology.SMALL_BLOBS), await bus.js.object_store(topology.BLOBS))
+        return cls(bus, await bus.bucket(topology.SMALL_BLOBS), await bus.js.object_store(topology.BLOBS))
 
     async def put(self, key: str, content: bytes) -> None:
         """Store content; does nothing when the key exists."""
         if len(content) <= _SMALL_BYTES_MAX:
             with contextlib.suppress(KeyWrongLastSequenceError):
-                await self._small.create(key, content)
+                await self._small.create(_small_key(key), content)
         elif not await self._is_large(key):
             await self._large.put(key, content)
 
@@ -68,7 +73,7 @@ class NatsBlobStore:
             NotFound: nothing is stored under the key.
         """
         try:
-            return (await self._small.get(key)).value or b""
+            return (await self._small.get(_small_key(key))).value or b""
         except KeyNotFoundError:
             pass
         try:
@@ -79,16 +84,25 @@ class NatsBlobStore:
     async def exists(self, key: str) -> bool:
         """Whether something is stored under the key."""
         try:
-            await self._small.get(key)
+            await self._small.get(_small_key(key))
         except KeyNotFoundError:
             return await self._is_large(key)
         return True
 
     async def delete(self, key: str) -> None:
         """Remove content; does nothing when there is none."""
-        await self._small.delete(key)
+        await self._small.delete(_small_key(key))
         with contextlib.suppress(NotFoundError):
             await self._large.delete(key)
+
+    async def drop(self, tenant: Tenant) -> None:
+        """Remove everything of a namespace."""
+        subject = topology.bucket_subject(topology.SMALL_BLOBS, _small_key(tenant.blob(">")))
+        await self._bus.js.purge_stream(topology.bucket_stream(topology.SMALL_BLOBS), subject=subject)
+        with contextlib.suppress(NotFoundError):
+            for each in await self._large.list(ignore_deletes=True):
+                if each.name and tenant.owns_blob(each.name):
+                    await self._large.delete(each.name)
 
     async def _is_large(self, key: str) -> bool:
         try:
@@ -96,3 +110,8 @@ class NatsBlobStore:
         except NotFoundError:
             return False
         return True
+
+
+def _small_key(key: str) -> str:
+    # A subject of two tokens, so that a namespace's can be removed at once.
+    return key.replace("/", ".")

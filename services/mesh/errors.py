@@ -135,6 +135,14 @@ class ResourceExhausted(LensmeshError):
     retryable = True
 
 
+class QuotaExceeded(LensmeshError):
+    """The namespace holds as much as it may; trying again does not help."""
+
+    grpc_code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    http_status = 403
+    type = "quota_exceeded"
+
+
 class Unimplemented(LensmeshError):
     """Known and not offered, such as video."""
 

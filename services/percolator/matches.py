@@ -17,6 +17,7 @@ from nats.js.kv import KeyValue
 from services.mesh.bus import topology
 from services.mesh.bus.follow import follow, scan
 from services.mesh.bus.topology import Bus
+from services.mesh.errors import NotFound
 from services.mesh.filters import from_proto
 from services.mesh.filters import matches as satisfies
 from services.mesh.tenancy import Tenant
@@ -56,6 +57,27 @@ class Matches:
         page = sequences[::-1][offset : offset + limit]
         messages = await asyncio.gather(*(self._bus.js.get_msg(_STREAM, seq=sequence) for sequence in page))
         return [match_pb2.Match.FromString(each.data or b"") for each in messages], len(sequences)
+
+    async def remove(self, tenant: Tenant, collection_id: str | None, asset_id: str | None) -> int:
+        """Remove the matches of a collection or an asset, or all of them; returns how many there were."""
+        subject = topology.bucket_subject(topology.MATCHES, tenant.pattern(collection_id, None, asset_id, None))
+        found = [each async for each in scan(self._bus, _STREAM, [subject], bodies=False)]
+        # Nobody keeps matches in memory, so that no marks of removal are needed.
+        await self._bus.js.purge_stream(_STREAM, subject=subject)
+        return len(found)
+
+    async def remove_one(self, tenant: Tenant, match_id: str) -> None:
+        """Remove a match.
+
+        Raises:
+            NotFound: there is none in this namespace.
+        """
+        tenant.key(match_id)
+        subject = topology.bucket_subject(topology.MATCHES, tenant.pattern(None, None, None, match_id))
+        found = [each async for each in scan(self._bus, _STREAM, [subject], bodies=False)]
+        if not found:
+            raise NotFound(f"no match {match_id!r} in this namespace")
+        await self._bus.js.purge_stream(_STREAM, subject=found[0].subject)
 
     async def follow(
         self, tenant: Tenant, cursor: int, percolator_id: str | None

@@ -141,6 +141,13 @@ class Registry:
         await self._bucket.delete(tenant.key(percolator_id))
         await self._mirror.gone(tenant.key(percolator_id))
 
+    async def forget(self, tenant: Tenant) -> None:
+        """Remove all stored queries of a namespace."""
+        for record in self.all(tenant):
+            await self._bucket.delete(tenant.key(record.stored_query.percolator_id))
+        for record in self.all(tenant):
+            await self._mirror.gone(tenant.key(record.stored_query.percolator_id))
+
     def _changed(self, key: str, record: engine_pb2.StoredQueryRecord | None) -> None:
         namespace_id, percolator_id = key.split(".")
         engine = self.engine(Tenant(namespace_id))

@@ -47,7 +47,7 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     ) -> engine_pb2.ReadStoredQueryResponse:
         """Read a stored query."""
         record = self._registry.get(Tenant(request.namespace_id), request.percolator_id)
-        return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query)
+        return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
 
     async def RemoveStoredQuery(
         self, request: engine_pb2.RemoveStoredQueryRequest, context: Any
@@ -61,6 +61,26 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         tenant = Tenant(request.namespace_id)
         matches, total = await self._matches.page(tenant, request.query, request.offset, request.limit)
         return engine_pb2.ScanMatchesResponse(matches=matches, total=total)
+
+    async def RemoveMatches(
+        self, request: engine_pb2.RemoveMatchesRequest, context: Any
+    ) -> engine_pb2.RemoveMatchesResponse:
+        """Remove matches."""
+        tenant = Tenant(request.namespace_id)
+        if request.WhichOneof("which") == "match_id":
+            await self._matches.remove_one(tenant, request.match_id)
+            return engine_pb2.RemoveMatchesResponse(removed=1)
+        removed = await self._matches.remove(tenant, request.collection_id or None, request.asset_id or None)
+        return engine_pb2.RemoveMatchesResponse(removed=removed)
+
+    async def ForgetNamespace(
+        self, request: engine_pb2.PercolatorEngineServiceForgetNamespaceRequest, context: Any
+    ) -> engine_pb2.PercolatorEngineServiceForgetNamespaceResponse:
+        """Remove all stored queries and matches."""
+        tenant = Tenant(request.namespace_id)
+        await self._registry.forget(tenant)
+        await self._matches.remove(tenant, None, None)
+        return engine_pb2.PercolatorEngineServiceForgetNamespaceResponse()
 
     async def FollowMatches(
         self, request: engine_pb2.FollowMatchesRequest, context: Any

@@ -165,6 +165,11 @@ class Logos:
         await self._bucket.delete(tenant.key(logo_id))
         await self._mirror.gone(tenant.key(logo_id))
 
+    async def forget(self, tenant: Tenant) -> None:
+        """Remove all logos of a namespace."""
+        for logo in self.all(tenant):
+            await self.remove(tenant, logo.logo_id)
+
     def _check_room(self, tenant: Tenant, key: str) -> None:
         limit = self._settings.gallery_logos_max
         if self._mirror.get(key) is None and len(self._mirror.under(tenant.namespace_id + ".")) >= limit:

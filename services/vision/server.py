@@ -40,14 +40,15 @@ async def build(frame: Frame) -> Parts:
     vlm = Vlm.of(load(VlmSettings))
     logos = await Logos.open(frame.bus, blobs, acquirer, Marks(models, model_set), load(LogoSettings))
     analyser = Analyser(models, model_set, logos, load(AnalyseSettings), vlm)
-    claims = Claims(await frame.bus.bucket(topology.CLAIMS), tasks)
     embedder = channel(frame.mesh.embedder_address, frame.rpc)
-    copies = Copies(tasks, embedder_pb2_grpc.EmbedderServiceStub(embedder), analyser, logos)
+    stub = embedder_pb2_grpc.EmbedderServiceStub(embedder)
+    claims = Claims(frame.bus, await frame.bus.bucket(topology.CLAIMS), tasks, stub)
+    copies = Copies(tasks, stub, analyser, logos)
     work = VisionWork(tasks, acquirer, claims, copies, blobs, analyser)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         vision_pb2_grpc.add_VisionServiceServicer_to_server,
-        VisionServicer(acquirer, blobs, analyser, logos),
+        VisionServicer(acquirer, blobs, analyser, logos, claims),
         "lensmesh.v1.VisionService",
     )
     return Parts(

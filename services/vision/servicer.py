@@ -11,6 +11,7 @@ from services.mesh.errors import NotFound
 from services.mesh.tenancy import Tenant
 from services.vision.acquire import Acquirer, NormalisedImage
 from services.vision.analyse import Analyser
+from services.vision.claims import Claims
 from services.vision.logos import Logos
 from services.vision.work import image_ref
 
@@ -18,7 +19,8 @@ from services.vision.work import image_ref
 class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
     """Serves lensmesh.v1.VisionService."""
 
-    def __init__(self, acquirer: Acquirer, blobs: BlobStore, analyser: Analyser, logos: Logos) -> None:
+    def __init__(self, acquirer: Acquirer, blobs: BlobStore, analyser: Analyser, logos: Logos, claims: Claims) -> None:
+        self._claims = claims
         self._acquirer = acquirer
         self._blobs = blobs
         self._analyser = analyser
@@ -60,6 +62,15 @@ class VisionServicer(vision_pb2_grpc.VisionServiceServicer):
         """Remove a logo."""
         await self._logos.remove(Tenant(request.namespace_id), request.logo_id)
         return vision_pb2.RemoveLogoResponse()
+
+    async def ForgetNamespace(
+        self, request: vision_pb2.VisionServiceForgetNamespaceRequest, context: Any
+    ) -> vision_pb2.VisionServiceForgetNamespaceResponse:
+        """Remove logos and claims."""
+        tenant = Tenant(request.namespace_id)
+        await self._logos.forget(tenant)
+        await self._claims.forget(tenant)
+        return vision_pb2.VisionServiceForgetNamespaceResponse()
 
     async def _acquire(self, tenant: Tenant, source: vision_pb2.ImageSource) -> NormalisedImage:
         return await self._acquirer.from_bytes(await self._file(tenant, source))

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from services.gateway.core.reads import MAX_DISTANCE_DEFAULT
+from services.gateway.core.assets import MAX_DISTANCE_DEFAULT
 from services.vision.acquire import AcquireSettings
 from services.vision.acquire.decode import normalise, prepare_process
 from services.vision.acquire.phash import perceptual_hash

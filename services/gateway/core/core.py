@@ -24,13 +24,16 @@ from lensmesh.v1 import (
 
 from services.gateway.auth import Caller, Directory
 from services.gateway.config import GatewaySettings
+from services.gateway.core.assets import Assets
+from services.gateway.core.collections import Collections
+from services.gateway.core.features import Features
 from services.gateway.core.files import Files
 from services.gateway.core.index import Index
+from services.gateway.core.links import Links
 from services.gateway.core.logos import Logos
-from services.gateway.core.namespaces import Collections, Keys, Namespaces
+from services.gateway.core.namespaces import Keys, Namespaces
 from services.gateway.core.percolators import Percolators
 from services.gateway.core.queries import Queries
-from services.gateway.core.reads import Reads
 from services.gateway.core.reembed import Reembed
 from services.gateway.core.tasks import Tasks
 from services.mesh.blobs import BlobStore
@@ -79,6 +82,7 @@ class Core:
     directory: Directory
     operations: tuple[Operation, ...]
     collections: Collections
+    links: Links
 
     async def close(self) -> None:
         """Follow no more."""
@@ -100,30 +104,45 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     directory = await Directory.open(bus)
     await directory.bootstrap(settings.bootstrap_key.get_secret_value())
     files = Files(blobs, settings)
-    collections = Collections(bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder, files)
+    collections = Collections(
+        bus, await bus.bucket(topology.COLLECTIONS), stubs.embedder, stubs.percolator, files, settings
+    )
     await collections.start()
+    links = await Links.open(bus, stubs.embedder, blobs, settings)
     queries = Queries(stubs.vision, stubs.embedder, files)
     index = Index(tasks, collections, files, stubs.embedder, settings)
-    reads, percolators = (
-        Reads(stubs.embedder, queries, collections),
-        Percolators(stubs.percolator, queries, collections, files),
-    )
-    namespaces, state = Namespaces(directory, stubs.embedder), Tasks(tasks)
+    assets = Assets(stubs.embedder, stubs.percolator, collections, files, links)
+    features = Features(stubs.embedder, queries, collections, files, links)
+    percolators = Percolators(stubs.percolator, queries, collections, files, settings)
+    namespaces = Namespaces(directory, stubs.vision, stubs.embedder, stubs.percolator, collections, tasks, blobs)
+    state = Tasks(tasks)
     logos = Logos(stubs.vision, files)
     table: dict[str, tuple[int, Handler]] = {
         "IndexService.IndexImage": (WRITE, index.index_image),
         "TaskService.GetTask": (READ, state.get),
         "TaskService.WatchTask": (READ, state.watch),
         "TaskService.CancelTask": (WRITE, state.cancel),
-        "AssetService.GetAsset": (READ, reads.get_asset),
-        "AssetService.GetAssetFeatures": (READ, reads.get_asset_features),
-        "AssetService.FindNearDuplicates": (READ, reads.find_near_duplicates),
-        "FeatureService.SearchFeatures": (READ, reads.search),
+        "AssetService.GetAsset": (READ, assets.get),
+        "AssetService.GetAssetFeatures": (READ, assets.get_features),
+        "AssetService.FindNearDuplicates": (READ, assets.find_near_duplicates),
+        "AssetService.ListAssets": (READ, assets.list),
+        "AssetService.SearchAssets": (READ, assets.search),
+        "AssetService.ReplaceAsset": (WRITE, assets.replace),
+        "AssetService.UpdateAsset": (WRITE, assets.update),
+        "AssetService.DeleteAsset": (WRITE, assets.delete),
+        "FeatureService.SearchFeatures": (READ, features.search),
+        "FeatureService.ListFeatures": (READ, features.list),
+        "FeatureService.EmbedFeature": (READ, features.embed),
+        "FeatureService.GetFeature": (READ, features.get),
+        "FeatureService.UpdateFeature": (WRITE, features.update),
+        "FeatureService.DeleteFeature": (WRITE, features.delete),
         "PercolatorService.CreateStoredQuery": (WRITE, percolators.create),
         "PercolatorService.ListStoredQueries": (READ, percolators.list),
         "PercolatorService.GetStoredQuery": (READ, percolators.get),
+        "PercolatorService.ReplaceStoredQuery": (WRITE, percolators.replace),
         "PercolatorService.DeleteStoredQuery": (WRITE, percolators.delete),
         "MatchService.ListMatches": (READ, percolators.matches),
+        "MatchService.DeleteMatch": (WRITE, percolators.delete_match),
         "MatchService.WatchMatches": (READ, percolators.watch),
         "LogoService.CreateLogo": (WRITE, logos.create),
         "LogoService.ListLogos": (READ, logos.list),
@@ -131,10 +150,16 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "LogoService.DeleteLogo": (WRITE, logos.delete),
         "NamespaceService.CreateNamespace": (ADMIN, namespaces.create),
         "NamespaceService.ListNamespaces": (READ, namespaces.list),
+        "NamespaceService.GetNamespace": (READ, namespaces.get),
+        "NamespaceService.UpdateNamespace": (ADMIN, namespaces.update),
+        "NamespaceService.DeleteNamespace": (ADMIN, namespaces.delete),
         "NamespaceService.ListIndexes": (READ, namespaces.indexes),
         "NamespaceService.Reembed": (ADMIN, Reembed(stubs.embedder, stubs.percolator, queries).run),
         "CollectionService.CreateCollection": (WRITE, collections.create),
         "CollectionService.ListCollections": (READ, collections.list),
+        "CollectionService.GetCollection": (READ, collections.get),
+        "CollectionService.UpdateCollection": (WRITE, collections.update),
+        "CollectionService.DeleteCollection": (WRITE, collections.delete),
         "KeyService.CreateKey": (ADMIN, Keys(directory).create),
         "FileService.UploadFile": (WRITE, files.upload),
     }
@@ -143,4 +168,4 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         for service in PUBLIC_SERVICES
         for method in service.methods
     )
-    return Core(directory, operations, collections)
+    return Core(directory, operations, collections, links)

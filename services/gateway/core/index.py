@@ -17,8 +17,8 @@ from nats.js.errors import Error as JetStreamError
 
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
+from services.gateway.core.collections import Collections
 from services.gateway.core.files import Files
-from services.gateway.core.namespaces import Collections
 from services.mesh.bus.tasks import TaskStore, Versioned, now
 from services.mesh.errors import FieldViolation, InvalidArgument, PayloadTooLarge, ResourceExhausted, Unavailable
 from services.mesh.extractors import effective, is_on, on_duplicate, requested_steps
@@ -123,7 +123,7 @@ class Index:
                 embed.type = index_pb2.EMBED_TYPE_FILE
             elif embed.type == index_pb2.EMBED_TYPE_FILE:
                 await self._files.check(tenant, embed.value, path)
-        kept.collection_id = await self._collections.find_or_create(tenant, request.collection_id, "collection_id")
+        kept.collection_id = await self._collections.find_or_create(caller, request.collection_id, "collection_id")
         return kept
 
 

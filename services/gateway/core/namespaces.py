@@ -1,31 +1,50 @@
-"""Namespaces, collections and keys."""
+"""Namespaces, and keys."""
 
 from __future__ import annotations
 
-from lensmesh.v1 import embedder_pb2, embedder_pb2_grpc, namespace_pb2
-from lensmesh.v1 import pipeline_pb2 as pipeline
-from nats.js.errors import KeyWrongLastSequenceError
-from nats.js.kv import KeyValue
+import uuid
 
-from services.gateway.auth import Caller, Directory, new_key
-from services.gateway.core.files import Files
-from services.gateway.core.paging import page_of, pagination
-from services.mesh.bus import topology
-from services.mesh.bus.mirror import Mirror
-from services.mesh.bus.tasks import now
-from services.mesh.bus.topology import Bus
-from services.mesh.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from lensmesh.v1 import (
+    embedder_pb2,
+    embedder_pb2_grpc,
+    engine_pb2,
+    engine_pb2_grpc,
+    namespace_pb2,
+    vision_pb2,
+    vision_pb2_grpc,
+)
+from lensmesh.v1 import pipeline_pb2 as pipeline
+
+from services.gateway.auth import DEFAULT_NAMESPACE, Caller, Directory, new_key
+from services.gateway.core.collections import Collections
+from services.mesh.blobs import BlobStore
+from services.mesh.bus.tasks import TaskStore, now
+from services.mesh.errors import Conflict, InvalidArgument, PermissionDenied
 from services.mesh.tenancy import Tenant, namespace_id
 
 _PAYLOAD_TYPES = ("keyword", "integer", "float", "bool", "geo", "datetime", "text", "uuid")
 
 
 class Namespaces:
-    """Makes and lists namespaces."""
+    """Makes, reads, changes and deletes namespaces."""
 
-    def __init__(self, directory: Directory, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        vision: vision_pb2_grpc.VisionServiceAsyncStub,
+        embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub,
+        percolator: engine_pb2_grpc.PercolatorEngineServiceAsyncStub,
+        collections: Collections,
+        tasks: TaskStore,
+        blobs: BlobStore,
+    ) -> None:
         self._directory = directory
+        self._vision = vision
         self._embedder = embedder
+        self._percolator = percolator
+        self._collections = collections
+        self._tasks = tasks
+        self._blobs = blobs
 
     async def create(
         self, caller: Caller, request: namespace_pb2.CreateNamespaceRequest
@@ -38,9 +57,16 @@ class Namespaces:
             namespace_name=request.namespace_name,
             vector_indexes=request.vector_indexes,
             payload_indexes=request.payload_indexes,
+            limits=request.limits if request.HasField("limits") else None,
         )
+        taken = Conflict(f"the namespace {request.namespace_name!r} exists already")
+        if self._directory.is_known(request.namespace_name):
+            raise taken
+        if self._directory.is_known(namespace.namespace_id):
+            # The id of this name belongs to one that was renamed.
+            namespace.namespace_id = namespace_id(str(uuid.uuid4()))
         if not await self._directory.add_namespace(namespace):
-            raise Conflict(f"the namespace {request.namespace_name!r} exists already")
+            raise taken
         return namespace_pb2.CreateNamespaceResponse(namespace=namespace)
 
     async def list(
@@ -48,6 +74,66 @@ class Namespaces:
     ) -> namespace_pb2.ListNamespacesResponse:
         """List the caller's namespaces."""
         return namespace_pb2.ListNamespacesResponse(namespaces=self._directory.namespaces(caller))
+
+    async def get(
+        self, caller: Caller, request: namespace_pb2.GetNamespaceRequest
+    ) -> namespace_pb2.GetNamespaceResponse:
+        """Read a namespace."""
+        return namespace_pb2.GetNamespaceResponse(result=self._usable(caller, request.namespace))
+
+    async def update(
+        self, caller: Caller, request: namespace_pb2.UpdateNamespaceRequest
+    ) -> namespace_pb2.UpdateNamespaceResponse:
+        """Rename a namespace, add indexes, change its payload indexes or limits."""
+        changed = namespace_pb2.Namespace()
+        changed.CopyFrom(self._usable(caller, request.namespace))
+        name = request.namespace_name
+        if name and name not in (changed.namespace_name, changed.namespace_id):
+            if changed.namespace_name == DEFAULT_NAMESPACE:
+                raise Conflict("the default namespace can't be renamed: keys without one of their own use it")
+            if self._directory.is_known(name):
+                raise Conflict(f"the namespace {name!r} exists already")
+            changed.namespace_name = name
+        if request.vector_indexes:
+            if set(changed.vector_indexes) - set(request.vector_indexes):
+                raise InvalidArgument.field(
+                    "vector_indexes", "must name all indexes that there are: they can be added, not removed", "indexes"
+                )
+            changed.vector_indexes[:] = request.vector_indexes
+        if request.payload_indexes:
+            del changed.payload_indexes[:]
+            changed.payload_indexes.extend(request.payload_indexes)
+        if request.HasField("limits"):
+            changed.limits.CopyFrom(request.limits)
+        await self._directory.change_namespace(changed)
+        return namespace_pb2.UpdateNamespaceResponse(result=changed)
+
+    async def delete(
+        self, caller: Caller, request: namespace_pb2.DeleteNamespaceRequest
+    ) -> namespace_pb2.DeleteNamespaceResponse:
+        """Delete a namespace with everything in it; called again after a break, it goes on."""
+        found = self._usable(caller, request.namespace)
+        if found.namespace_name == DEFAULT_NAMESPACE:
+            raise Conflict("the default namespace can't be deleted: keys without one of their own use it")
+        tenant = Tenant(found.namespace_id)
+        if not found.deleting:
+            closed = namespace_pb2.Namespace()
+            closed.CopyFrom(found)
+            closed.deleting = True
+            # From now on nobody can use it, so nothing is added behind those who remove.
+            await self._directory.change_namespace(closed)
+        await self._tasks.forget(tenant)
+        await self._percolator.ForgetNamespace(
+            engine_pb2.PercolatorEngineServiceForgetNamespaceRequest(namespace_id=tenant.namespace_id)
+        )
+        await self._embedder.DropNamespace(embedder_pb2.DropNamespaceRequest(namespace_id=tenant.namespace_id))
+        await self._vision.ForgetNamespace(
+            vision_pb2.VisionServiceForgetNamespaceRequest(namespace_id=tenant.namespace_id)
+        )
+        await self._collections.forget(tenant)
+        await self._blobs.drop(tenant)
+        await self._directory.remove_namespace(tenant.namespace_id)
+        return namespace_pb2.DeleteNamespaceResponse(namespace_id=tenant.namespace_id, deleted=True)
 
     async def indexes(
         self, caller: Caller, request: namespace_pb2.ListIndexesRequest
@@ -61,95 +147,12 @@ class Namespaces:
             payload_indexes=[namespace_pb2.PayloadIndexKind(type=each) for each in _PAYLOAD_TYPES],
         )
 
-
-class Collections:
-    """Makes, finds and lists collections, in memory and followed."""
-
-    def __init__(
-        self, bus: Bus, bucket: KeyValue, embedder: embedder_pb2_grpc.EmbedderServiceAsyncStub, files: Files
-    ) -> None:
-        self._files = files
-        self._bucket = bucket
-        self._embedder = embedder
-        self._mirror = Mirror(bus, topology.COLLECTIONS, namespace_pb2.Collection)
-
-    async def start(self) -> None:
-        """Load all, and go on following."""
-        await self._mirror.start()
-
-    async def close(self) -> None:
-        """Follow no more."""
-        await self._mirror.stop()
-
-    def find(self, tenant: Tenant, name_or_id: str, path: str) -> str:
-        """The id of a collection given by name or id.
-
-        Raises:
-            NotFound: there is none in this namespace.
-        """
-        for collection_id in (name_or_id, tenant.collection_id(name_or_id)):
-            if self._mirror.get(f"{tenant.namespace_id}.{collection_id}"):
-                return collection_id
-        raise NotFound(f"{path}: no collection {name_or_id[:80]!r} in this namespace")
-
-    def find_all(self, tenant: Tenant, names: list[str]) -> list[str]:
-        """The ids of collections given by names or ids, each once. Raises NotFound."""
-        return list(dict.fromkeys(self.find(tenant, name, f"collection_ids.{i}") for i, name in enumerate(names)))
-
-    async def find_or_create(self, tenant: Tenant, name_or_id: str, path: str) -> str:
-        """The id of a collection given by name or id; a name that is not known yet becomes a collection."""
-        if not name_or_id.strip():
-            raise InvalidArgument.field(path, "must not be blank", "string.blank")
-        try:
-            return self.find(tenant, name_or_id, path)
-        except NotFound:
-            return (await self._add(tenant, namespace_pb2.Collection(collection_name=name_or_id)))[0].collection_id
-
-    async def create(
-        self, caller: Caller, request: namespace_pb2.CreateCollectionRequest
-    ) -> namespace_pb2.CreateCollectionResponse:
-        """Make a collection."""
-        if not request.collection_name.strip():
-            raise InvalidArgument.field("collection_name", "must not be blank", "string.blank")
-        self._files.check_metadata(request.metadata)
-        collection = namespace_pb2.Collection(collection_name=request.collection_name, metadata=request.metadata)
-        made, new = await self._add(caller.tenant, collection)
-        if not new:
-            raise Conflict(f"the collection {request.collection_name!r} exists already")
-        return namespace_pb2.CreateCollectionResponse(collection=made)
-
-    async def list(
-        self, caller: Caller, request: namespace_pb2.ListCollectionsRequest
-    ) -> namespace_pb2.ListCollectionsResponse:
-        """List collections by name, each with the number of its assets."""
-        tenant = caller.tenant
-        offset, size = page_of(request.page, request.page_size)
-        every = sorted(self._mirror.under(tenant.namespace_id + "."), key=lambda each: each.collection_name)
-        page = []
-        for each in every[offset : offset + size]:
-            shown = namespace_pb2.Collection()
-            shown.CopyFrom(each)
-            page.append(shown)
-        if page:
-            counts = await self._embedder.CountAssets(
-                embedder_pb2.CountAssetsRequest(
-                    namespace_id=tenant.namespace_id, collection_ids=[each.collection_id for each in page]
-                )
-            )
-            for each in page:
-                each.count = counts.counts[each.collection_id]
-        return namespace_pb2.ListCollectionsResponse(results=page, pagination=pagination(len(every), offset, size))
-
-    async def _add(self, tenant: Tenant, collection: namespace_pb2.Collection) -> tuple[namespace_pb2.Collection, bool]:
-        collection.collection_id = tenant.collection_id(collection.collection_name)
-        collection.namespace_id = tenant.namespace_id
-        collection.last_updated.CopyFrom(now())
-        try:
-            revision = await self._bucket.create(tenant.key(collection.collection_id), collection.SerializeToString())
-        except KeyWrongLastSequenceError:
-            return collection, False
-        await self._mirror.seen(revision)
-        return collection, True
+    def _usable(self, caller: Caller, name_or_id: str) -> namespace_pb2.Namespace:
+        """A namespace that the caller's key may use. Raises NotFound, PermissionDenied."""
+        found = self._directory.namespace(name_or_id)
+        if not caller.may_use(found.namespace_id):
+            raise PermissionDenied(f"this API key may not use the namespace {name_or_id[:80]!r}")
+        return found
 
 
 class Keys:

@@ -21,8 +21,8 @@ def pagination(total: int, offset: int, size: int) -> common_pb2.Pagination:
         page=page,
         page_size=size,
         total_pages=pages,
-        next_page=page + 1 if page < pages else None,
-        previous_page=page - 1 if page > 1 else None,
+        next_page=str(page + 1) if page < pages else None,
+        previous_page=str(page - 1) if page > 1 else None,
     )
 
 

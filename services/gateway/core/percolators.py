@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from lensmesh.v1 import engine_pb2, engine_pb2_grpc, match_pb2, percolator_pb2
 
 from services.gateway.auth import Caller
+from services.gateway.config import GatewaySettings
+from services.gateway.core.collections import Collections
 from services.gateway.core.files import Files
-from services.gateway.core.namespaces import Collections
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
 from services.mesh.bus.tasks import now
+from services.mesh.errors import QuotaExceeded
 from services.mesh.filters import from_proto
 
 # The threshold of a stored query that does not say its own.
@@ -29,8 +31,10 @@ class Percolators:
         queries: Queries,
         collections: Collections,
         files: Files,
+        settings: GatewaySettings,
     ) -> None:
         self._files = files
+        self._settings = settings
         self._engine = engine
         self._queries = queries
         self._collections = collections
@@ -39,32 +43,20 @@ class Percolators:
         self, caller: Caller, request: percolator_pb2.CreateStoredQueryRequest
     ) -> percolator_pb2.CreateStoredQueryResponse:
         """Store a query: when this returns, new assets are matched against it."""
-        tenant = caller.tenant
-        self._files.check_metadata(request.metadata)
-        from_proto(request.filters)
-        for position, query in enumerate(request.queries):
-            from_proto(query.filters, path=("body", "queries", position, "filters"))
-        vectors = await self._queries.vectors(caller, request.queries, stored=True)
-        collection_ids = await asyncio.gather(
-            *(
-                self._collections.find_or_create(tenant, name, f"collection_ids.{position}")
-                for position, name in enumerate(request.collection_ids)
-            )
-        )
-        stored = percolator_pb2.StoredQuery(
-            percolator_id=str(uuid.uuid4()),
-            collection_ids=dict.fromkeys(collection_ids),
-            queries=await self._queries.kept(caller, request.queries),
-            metadata=request.metadata,
-            min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
-            name=request.name,
-            created_at=now(),
-        )
-        if request.HasField("filters"):
-            stored.filters.CopyFrom(request.filters)
-        record = engine_pb2.StoredQueryRecord(namespace_id=tenant.namespace_id, stored_query=stored, vectors=vectors)
+        await self._check_room(caller)
+        record = await self._record(caller, request, str(uuid.uuid4()))
         await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record))
-        return percolator_pb2.CreateStoredQueryResponse(percolator_id=stored.percolator_id)
+        return percolator_pb2.CreateStoredQueryResponse(percolator_id=record.stored_query.percolator_id)
+
+    async def replace(
+        self, caller: Caller, request: percolator_pb2.ReplaceStoredQueryRequest
+    ) -> percolator_pb2.ReplaceStoredQueryResponse:
+        """Replace a stored query: when this returns, new assets are matched against the new one."""
+        known = await self._read(caller, request.percolator_id)
+        record = await self._record(caller, request, request.percolator_id)
+        record.stored_query.created_at.CopyFrom(known.stored_query.created_at)
+        await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
+        return percolator_pb2.ReplaceStoredQueryResponse(stored_query=record.stored_query)
 
     async def list(
         self, caller: Caller, request: percolator_pb2.ListStoredQueriesRequest
@@ -82,11 +74,9 @@ class Percolators:
         self, caller: Caller, request: percolator_pb2.GetStoredQueryRequest
     ) -> percolator_pb2.GetStoredQueryResponse:
         """Read a stored query."""
-        answer = await self._engine.ReadStoredQuery(
-            engine_pb2.ReadStoredQueryRequest(
-                namespace_id=caller.tenant.namespace_id, percolator_id=request.percolator_id
-            )
-        )
+        answer = await self._read(caller, request.percolator_id)
+        if request.include_vectors:
+            answer.stored_query.vectors.extend(each.vector for each in answer.vectors)
         return percolator_pb2.GetStoredQueryResponse(stored_query=answer.stored_query)
 
     async def delete(
@@ -114,6 +104,15 @@ class Percolators:
         )
         return match_pb2.ListMatchesResponse(results=answer.matches, pagination=pagination(answer.total, offset, size))
 
+    async def delete_match(
+        self, caller: Caller, request: match_pb2.DeleteMatchRequest
+    ) -> match_pb2.DeleteMatchResponse:
+        """Delete a match."""
+        await self._engine.RemoveMatches(
+            engine_pb2.RemoveMatchesRequest(namespace_id=caller.tenant.namespace_id, match_id=request.match_id)
+        )
+        return match_pb2.DeleteMatchResponse(match_id=request.match_id, deleted=True)
+
     async def watch(
         self, caller: Caller, request: match_pb2.WatchMatchesRequest
     ) -> AsyncIterator[match_pb2.WatchMatchesResponse]:
@@ -128,3 +127,50 @@ class Percolators:
     async def _watch(self, following: engine_pb2.FollowMatchesRequest) -> AsyncIterator[match_pb2.WatchMatchesResponse]:
         async for answer in self._engine.FollowMatches(following):
             yield match_pb2.WatchMatchesResponse(match=answer.match, cursor=answer.cursor)
+
+    async def _read(self, caller: Caller, percolator_id: str) -> engine_pb2.ReadStoredQueryResponse:
+        return await self._engine.ReadStoredQuery(
+            engine_pb2.ReadStoredQueryRequest(namespace_id=caller.tenant.namespace_id, percolator_id=percolator_id)
+        )
+
+    async def _check_room(self, caller: Caller) -> None:
+        limits = caller.namespace.limits
+        most = limits.stored_queries_max if limits.HasField("stored_queries_max") else self._settings.stored_queries_max
+        answer = await self._engine.ScanStoredQueries(
+            engine_pb2.ScanStoredQueriesRequest(namespace_id=caller.tenant.namespace_id)
+        )
+        if answer.total >= most:
+            raise QuotaExceeded(f"this namespace has {answer.total} stored queries; at most {most} are kept")
+
+    async def _record(
+        self,
+        caller: Caller,
+        request: percolator_pb2.CreateStoredQueryRequest | percolator_pb2.ReplaceStoredQueryRequest,
+        percolator_id: str,
+    ) -> engine_pb2.StoredQueryRecord:
+        """A stored query with its vectors, checked."""
+        self._files.check_metadata(request.metadata)
+        from_proto(request.filters)
+        for position, query in enumerate(request.queries):
+            from_proto(query.filters, path=("body", "queries", position, "filters"))
+        vectors = await self._queries.vectors(caller, request.queries, stored=True)
+        collection_ids = await asyncio.gather(
+            *(
+                self._collections.find_or_create(caller, name, f"collection_ids.{position}")
+                for position, name in enumerate(request.collection_ids)
+            )
+        )
+        stored = percolator_pb2.StoredQuery(
+            percolator_id=percolator_id,
+            collection_ids=dict.fromkeys(collection_ids),
+            queries=await self._queries.kept(caller, request.queries),
+            metadata=request.metadata,
+            min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
+            name=request.name,
+            created_at=now(),
+        )
+        if request.HasField("filters"):
+            stored.filters.CopyFrom(request.filters)
+        return engine_pb2.StoredQueryRecord(
+            namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
+        )

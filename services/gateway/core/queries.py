@@ -43,7 +43,7 @@ class Queries:
             LensmeshError: as vision and embedder answer.
         """
         made = await asyncio.gather(
-            *(self._vector(caller, each, position, stored) for position, each in enumerate(queries))
+            *(self.vector(caller, each, f"queries.{n}", stored=stored) for n, each in enumerate(queries))
         )
         return list(made)
 
@@ -76,22 +76,24 @@ class Queries:
             restored.append(one)
         return restored
 
-    async def _vector(
-        self, caller: Caller, query: feature_pb2.SearchQuery, position: int, stored: bool
+    async def vector(
+        self, caller: Caller, query: feature_pb2.SearchQuery, path: str, *, stored: bool = False
     ) -> embedder_pb2.EmbeddedVector:
-        path = f"queries.{position}"
+        """The vector of one query that stands in the request at a dotted path. Raises as `vectors`."""
+        inside = f"{path}." if path else ""
         if query.vector_index not in caller.namespace.vector_indexes:
             name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
             raise InvalidArgument.field(
-                f"{path}.vector_index", f"the namespace has no index {name!r}", "namespace.index"
+                f"{inside}vector_index", f"the namespace has no index {name!r}", "namespace.index"
             )
         try:
-            given = await self._input(caller, query, f"{path}.value")
+            given = await self._input(caller, query, f"{inside}value")
             answer = await self._embedder.EmbedInputs(
                 embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
             )
         except grpc.aio.AioRpcError as error:
-            raise at(path, from_rpc_error(error, "vision or embedder")) from error
+            known = from_rpc_error(error, "vision or embedder")
+            raise (at(path, known) if path else known) from error
         return answer.vectors[0]
 
     async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:

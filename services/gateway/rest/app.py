@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from services.gateway.config import GatewaySettings
+from services.gateway.core import links
 from services.gateway.core.core import Core
 from services.gateway.rest.errors import error_response
 from services.gateway.rest.openapi import describe
@@ -24,6 +25,8 @@ from services.mesh.rpc import as_lensmesh_error
 from services.mesh.service import Ping, ping_all
 
 API_VERSION = "1.0.0"
+# Normalised images are JPEG or PNG.
+_PNG = b"\x89PNG"
 
 _DOCS = """<!doctype html>
 <html lang="en">
@@ -55,6 +58,18 @@ def build_app(core: Core, pings: dict[str, Ping], settings: GatewaySettings) -> 
     async def docs(request: Request) -> Response:
         return HTMLResponse(_DOCS)
 
+    async def preview(request: Request) -> Response:
+        given = request.query_params
+        image = await core.links.follow(
+            request.path_params["namespace_id"],
+            request.path_params["asset_id"],
+            given.get("expires", ""),
+            given.get("signature", ""),
+        )
+        kind = "image/png" if image.startswith(_PNG) else "image/jpeg"
+        # The link is the permission: only who has it may keep what it leads to.
+        return Response(image, media_type=kind, headers={"Cache-Control": "private, max-age=3600"})
+
     async def video(request: Request) -> Response:
         raise Unimplemented("video is not supported: index images by POST /index/images/url")
 
@@ -63,6 +78,7 @@ def build_app(core: Core, pings: dict[str, Ping], settings: GatewaySettings) -> 
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
+        Route(f"{links.PATH}/{{namespace_id}}/{{asset_id}}", guarded("preview", preview)),
         Mount("/docs/static", StaticFiles(directory=_swagger_ui())),
     ]
     for prefix in ("/index", "/ingest", "/v1/index", "/v1/ingest"):

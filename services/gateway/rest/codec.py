@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
@@ -204,6 +205,8 @@ def encode(message: Message) -> Any:
         return _whole(MessageToDict(message))
     if name == _TIMESTAMP:
         return message.ToJsonString()  # type: ignore[attr-defined]
+    if name in _VECTORS:
+        return _VECTORS[name](message)
     return {json: encode_field(message, field) for json, field in _fields(message.DESCRIPTOR)}
 
 
@@ -220,6 +223,25 @@ def encode_field(message: Message, field: FieldDescriptor) -> Any:
         bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
         return {} if bare_struct else None
     return _plain(field, value)
+
+
+def _vector(vector: Any) -> Any:
+    """A vector: a list of numbers when dense, {"indices", "values"} when sparse."""
+    if vector.dense:
+        # float32 in its shortest form: 0.1 instead of 0.10000000149011612.
+        return [float(str(each)) for each in np.frombuffer(vector.dense, dtype="<f4")]
+    return {"indices": list(vector.indices), "values": [float(str(np.float32(each))) for each in vector.values]}
+
+
+def _embedding(embedding: Any) -> Any:
+    shown = _vector(embedding.vector)
+    return {"vector": shown} if isinstance(shown, list) else shown
+
+
+_VECTORS: dict[str, Callable[[Message], Any]] = {
+    "lensmesh.v1.Vector": _vector,
+    "lensmesh.v1.Embedding": _embedding,
+}
 
 
 @cache

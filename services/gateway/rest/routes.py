@@ -23,6 +23,7 @@ from services.gateway.config import GatewaySettings
 from services.gateway.core.core import Operation
 from services.gateway.rest.codec import decode, encode, encode_field, new_message, set_text
 from services.gateway.rest.errors import error_response
+from services.gateway.rest.views import shaped
 from services.mesh import telemetry
 from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
 from services.mesh.rpc import as_lensmesh_error, from_rpc_error
@@ -96,7 +97,7 @@ def _endpoint(
         message = await _decoded(request, binding, settings)
         result = await operation.run(caller, message)
         if isinstance(result, Message):
-            return Response(orjson.dumps(_shown(result, binding)), media_type="application/json")
+            return Response(orjson.dumps(shaped(message, _shown(result, binding))), media_type="application/json")
         events = _events(result, binding, settings.event_keepalive_s)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

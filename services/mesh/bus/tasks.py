@@ -114,6 +114,11 @@ class TaskStore:
         """Forget a record that was never dispatched."""
         await self._bucket.delete(tenant.key(task_id), last=revision)
 
+    async def forget(self, tenant: Tenant) -> None:
+        """Forget all tasks of a namespace; a hop that gets a message of one finds no record and drops it."""
+        subject = topology.bucket_subject(topology.TASKS, f"{tenant.namespace_id}.>")
+        await self._bus.js.purge_stream(topology.bucket_stream(topology.TASKS), subject=subject)
+
     async def read(self, tenant: Tenant, task_id: str) -> Versioned:
         """Read a record.
 

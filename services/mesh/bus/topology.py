@@ -81,7 +81,24 @@ LOGOS = "lensmesh_logos"
 SMALL_BLOBS = "lensmesh_small_blobs"
 # Which model each index is searched by.
 GENERATIONS = "lensmesh_generations"
-BUCKETS = (TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS)
+# What all gateways sign links with.
+SECRETS = "lensmesh_secrets"
+# Images of assets that are gone, until they are surely nobody's.
+LEFTOVERS = "lensmesh_leftovers"
+BUCKETS = (
+    TASKS,
+    CLAIMS,
+    NAMESPACES,
+    COLLECTIONS,
+    KEYS,
+    STORED_QUERIES,
+    MATCHES,
+    LOGOS,
+    SMALL_BLOBS,
+    GENERATIONS,
+    LEFTOVERS,
+    SECRETS,
+)
 
 BLOBS = "lensmesh_blobs"
 
