@@ -126,7 +126,7 @@ async def events(client: Api, path: str, *, limit: int = 100) -> list[dict[str, 
 
 async def assets_in(client: Api, collection: str) -> int:
     """How many assets a collection holds."""
-    page: int | None = 1
+    page: str | None = "1"
     while page:
         listed = (await client.http.get(f"/collections?page={page}&page_size=100")).json()
         for each in listed["results"]:

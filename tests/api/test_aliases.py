@@ -49,7 +49,7 @@ async def test_names_of_an_index_request(space: Api, collection: str, photos: Ph
         [each["percolator_id"] for each in task["matches"]],
     )
     found = (await space.http.get(f"/assets/{task['asset_id']}/features")).json()["features"]["image"][0]
-    assert {"text", "multimodal", "keyword"} == {each["vector_index"] for each in found["vectors"]}
+    assert {"text", "multimodal", "keyword"} == {each["vector_index"] for each in found["vector_info"]}
     shown = (await space.http.get(f"/percolators/queries/{made.json()['percolator_id']}")).json()
     assert ("text", 1.0) == (shown["queries"][0]["vector_index"], shown["min_score"])
     assert "duplicate_asset" == (await space.run(body))["error"]["type"]

@@ -149,7 +149,7 @@ async def test_features_are_copied(
     assert [{"number": 1}, {"number": 2}] == [each["metadata"] for each in assets]
     features = [await feature_of(space, each["asset_id"]) for each in (first, second)]
     assert features[0] == features[1]
-    assert features[0]["vectors"]
+    assert features[0]["vector_info"]
 
 
 async def test_what_was_embedded_is_copied_and_not_made_again(space: Api, collection: str, photos: PhotoHost) -> None:
@@ -227,7 +227,7 @@ async def test_other_extractors_are_carried_out(
     assert first["asset_id"] == (await space.http.get(f"/assets/{second['asset_id']}")).json()["duplicate_of"]
     made = await feature_of(space, second["asset_id"])
     assert ("read" in asked) == (made["text"] is not None)
-    assert len(asked.get("embed", [])) == len(made["vectors"])
+    assert len(asked.get("embed", [])) == len(made["vector_info"])
     if "detect" in asked:
         assert [] == made["detect"]["faces"]
 
@@ -241,7 +241,7 @@ async def test_a_replaced_asset_is_not_copied(space: Api, collection: str, photo
     assert "DONE" == (await space.run(other))["status"]
     second = await space.run(body)
     assert ("DONE", {None}) == (second["status"], set(notes(second).values()))
-    assert 1 == len((await feature_of(space, second["asset_id"]))["vectors"])
+    assert 1 == len((await feature_of(space, second["asset_id"]))["vector_info"])
 
 
 async def test_of_many_copies_at_once_one_is_the_first(space: Api, collection: str, photos: PhotoHost) -> None:

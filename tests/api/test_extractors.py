@@ -24,7 +24,7 @@ async def extracted(client: Api, photos: PhotoHost, collection: str, number: int
 
 def names(feature: dict[str, Any]) -> dict[str, str]:
     """The index of each stored field."""
-    return {each["field_name"]: each["vector_index"] for each in feature["vectors"]}
+    return {each["field_name"]: each["vector_index"] for each in feature["vector_info"]}
 
 
 async def score(client: Api, collection: str, index: str, kind: str, value: str) -> float:
@@ -90,7 +90,7 @@ async def test_blocks_are_on_when_present(space: Api, collection: str, photos: P
     }  # fmt: skip
     feature = await extracted(space, photos, collection, number + 1, off)
     assert {"fetch", "logos", "store"} == set(feature["steps"])
-    assert ([], None, None) == (feature["vectors"], feature["text"], feature["description"])
+    assert ([], None, None) == (feature["vector_info"], feature["text"], feature["description"])
     nothing = await extracted(space, photos, collection, number + 2, {})
     assert {"fetch", "store"} == set(nothing["steps"])
 

@@ -51,7 +51,7 @@ async def test_a_face_is_found_by_a_picture_of_it(known: Api, photos: PhotoHost)
     tasks = [await known.run(body(photos, number)) for number in range(3)]
     feature = await features(known, tasks[1])
     assert [face["field_name"] for face in feature["detect"]["faces"]] == ["face-0"]
-    assert [(each["vector_index"], each["field_name"]) for each in feature["vectors"]] == [("face", "face-0")]
+    assert [(each["vector_index"], each["field_name"]) for each in feature["vector_info"]] == [("face", "face-0")]
     best = (await by_face(known, photos, 1))[0]
     assert (best["asset_id"], best["score"]) == (tasks[1]["asset_id"], 1.0)
 
@@ -60,13 +60,13 @@ async def test_a_request_may_leave_its_faces_out(known: Api, photos: PhotoHost) 
     """With embed false the faces are detected, but nobody can search by them."""
     feature = await features(known, await known.run(body(photos, 10, embed=False)))
     assert [face["field_name"] for face in feature["detect"]["faces"]] == [""]
-    assert feature["vectors"] == []
+    assert feature["vector_info"] == []
 
 
 async def test_other_namespaces_keep_no_faces(space: Api, collection: str, photos: PhotoHost) -> None:
     """A namespace without the index detects faces and stores no vector of them; asking for one is refused."""
     plain = body(photos, 20) | {"collection_id": collection}
-    assert (await features(space, await space.run(plain)))["vectors"] == []
+    assert (await features(space, await space.run(plain)))["vector_info"] == []
     refused = await space.http.post("/index/images/url", json=body(photos, 21, embed=True))
     assert refused.status_code == 422
     assert refused.json()["detail"][0]["loc"] == ["body", "feature_extractors", "detect", "faces", "embed"]

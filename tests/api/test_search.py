@@ -152,7 +152,7 @@ async def test_pages(space: Api, shelf: str) -> None:
         for offset in (0, 3, 6)
     ]
     assert every == [n for page in pages for n in order(page)]
-    assert [(1, 2, None), (2, 3, 1), (3, None, 2)] == [
+    assert [(1, "2", None), (2, "3", "1"), (3, None, "2")] == [
         tuple(page["pagination"][key] for key in ("page", "next_page", "previous_page")) for page in pages
     ]
     assert {(7, 3, 3)} == {

@@ -128,7 +128,7 @@ async def test_a_failed_input_leaves_the_rest(space: Api, collection: str, photo
     assert {"fetch": "DONE", "read": "DONE", "embed": "FAILED", "store": "DONE"} == states
     found = (await space.http.get(f"/assets/{task['asset_id']}/features")).json()
     assert ("FAILED", True) == (found["asset"]["status"], bool(found["asset"]["error"]))
-    assert ["multimodal"] == [each["field_name"] for each in found["features"]["image"][0]["vectors"]]
+    assert ["multimodal"] == [each["field_name"] for each in found["features"]["image"][0]["vector_info"]]
     assert 1 == len(task["outputs"])
 
 

@@ -26,5 +26,5 @@ async def test_everything_asked_for_is_done(tenant: Api, photos: PhotoHost) -> N
     assert "trivial" == feature["text"]
     assert len(feature["description"]) <= 20
     assert {"faces": 1, "text": ["trivial"], "unheard_of": None} == feature["json_output"]
-    assert {"multimodal", "image", "text", "keyword"} == {each["field_name"] for each in feature["vectors"]}
+    assert {"multimodal", "image", "text", "keyword"} == {each["field_name"] for each in feature["vector_info"]}
     assert {"a": 1} == found["asset"]["metadata"]

@@ -93,7 +93,7 @@ async def found(client: Api, number: int) -> tuple[int, float, set[str]]:
     answer = await client.http.post("/features/search", json={"queries": [query], "collection_ids": ["c"]})
     assert answer.status_code == 200, answer.text
     best = answer.json()["results"][0]
-    versions = {each["model_version"] for each in best["vectors"] if each["vector_index"] == "text"}
+    versions = {each["model_version"] for each in best["vector_info"] if each["vector_index"] == "text"}
     return int(best["metadata"]["number"]), float(best["score"]), versions
 
 

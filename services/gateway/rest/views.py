@@ -1,6 +1,6 @@
 """Answers in the shape that a request asked for: groups in the place of results, and the selected fields alone.
 
-gRPC has groups in a field of their own; in the API's JSON they stand under `results`, each value under its field's name.
+gRPC has groups in a field of their own; in JSON they stand under `results`, each value under its field's name.
 """
 
 from __future__ import annotations
