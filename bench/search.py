@@ -66,7 +66,8 @@ class Shelf:
     def unit_vectors(self, count: int) -> Vectors:
         """Random directions, float32[count, dim]."""
         made = self._random.standard_normal((count, self.dim), dtype=np.float32)
-        return made / np.linalg.norm(made, axis=1, keepdims=True)
+        unit: Vectors = made / np.linalg.norm(made, axis=1, keepdims=True)
+        return unit
 
     async def grow(self, size: int) -> None:
         """Write features until there are so many."""
