@@ -25,6 +25,8 @@ _COHORT = (4, 12)  # ranks of the nearest marks that a cosine is measured agains
 _IN_LINE_MIN, _LINE_COVERED_MIN = 0.7, 0.6  # of a region in a line, and of its length, to be part of it
 _LITTLE_DETAIL = 0.25  # from here on a drawing is not plain
 _EDGE_LEVEL = 40.0  # Sobel response of a patch that counts as an edge
+
+
 @dataclass(frozen=True)
 class Bar:
     """When a region is called a mark: a logistic regression over ``features``.
@@ -60,8 +62,8 @@ SHIPPED = Bar(
     promise=_PROMISE,
     promise_bias=-10.06,
 )
-# For marks that somebody uploads, images of the mark itself, photographed at times, and far fewer: fitted to the training
-# photos of FlickrLogos-27 with the weights above as what is expected beforehand (models/train_logos/README.md).
+# For marks that somebody uploads, images of the mark itself, photographed at times, and far fewer: fitted to the
+# training photos of FlickrLogos-27, drawn towards the weights above (models/train_logos/README.md).
 OWN = Bar(
     weights={
         "margin": 15.1,
