@@ -1,6 +1,6 @@
 """Marks and the regions of a picture that may show one: what is kept of each, and when a region is called a mark.
 
-A gallery that ships and marks that somebody uploads go through the same functions and the same bar.
+A gallery that ships and marks that somebody uploads go through the same functions, each with a bar of its own.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def judge(region: Region, marks: Iterable[Mark], bar: Bar = SHIPPED) -> dict[str
     for mark in marks:
         cosines = mark.vectors @ region.vector
         view = int(cosines.argmax())
-        if not _worth(float(cosines[view]), region, bar):
+        if not worth(float(cosines[view]), region, bar):
             continue
         laid = align(region.patch, mark.patches[view], mark.boxes[view])
         if laid is None:
@@ -219,10 +219,10 @@ def nearest(region: Region, gallery: Vectors) -> list[int]:
     cosines = gallery @ region.vector
     count = min(CANDIDATES_MAX, len(cosines))
     rows = np.argpartition(-cosines, count - 1)[:count]
-    return [int(row) for row in rows[np.argsort(-cosines[rows])] if _worth(float(cosines[row]), region, SHIPPED)]
+    return [int(row) for row in rows[np.argsort(-cosines[rows])] if worth(float(cosines[row]), region, SHIPPED)]
 
 
-def _worth(cosine: float, region: Region, bar: Bar) -> bool:
+def worth(cosine: float, region: Region, bar: Bar) -> bool:
     """Whether a mark is near enough for the cost of laying it over the region."""
     known = {"margin": cosine - region.cohort, "cosine": cosine, "size": _size(region), "place": region.confidence}
     return bar.promise_bias + sum(weight * known[name] for name, weight in bar.promise.items()) >= 0
