@@ -168,11 +168,11 @@ def read_region(document: Mapping[str, Any]) -> Region:
 def judge(region: Region, marks: Iterable[Mark], bar: Bar = SHIPPED) -> dict[str, Any] | None:
     """The best of the marks that the region shows, as {name, confidence, quad}; None where it shows none of them."""
     best: dict[str, Any] | None = None
-    for mark in marks:
-        cosines = mark.vectors @ region.vector
+    nearest_first = sorted(((mark.vectors @ region.vector, mark) for mark in marks), key=lambda pair: -pair[0].max())
+    for cosines, mark in nearest_first[:CANDIDATES_MAX]:
         view = int(cosines.argmax())
         if not worth(float(cosines[view]), region, bar):
-            continue
+            break
         laid = align(region.patch, mark.patches[view], mark.boxes[view])
         if laid is None:
             continue
