@@ -79,7 +79,7 @@ class EmbedderWork:
             for name, step in steps.items():
                 changed.task.steps[name].CopyFrom(step)
             del changed.task.outputs[:]
-            changed.task.outputs.add(feature_id=feature.feature_id, modality="image")
+            changed.task.outputs.add(feature_id=feature.feature_id, modality=feature.modality)
             if percolate:
                 changed.percolate.CopyFrom(following)
             else:
@@ -177,7 +177,7 @@ class EmbedderWork:
             asset_id=task.asset_id,
             collection_id=request.collection_id,
             metadata=request.metadata,
-            modality="image",
+            modality=_modality(record),
             created_at=task.created_at,
         )
         if request.HasField("asset_update"):
@@ -201,6 +201,10 @@ class EmbedderWork:
         return asset, _feature(tenant, record, asset, job, vectors)
 
 
+def _modality(record: pipeline.TaskRecord) -> str:
+    return "text" if record.is_text else "image"
+
+
 def _feature_id(tenant: Tenant, record: pipeline.TaskRecord) -> str:
     return derived_uuid("feature", tenant.namespace_id, record.task.task_id)
 
@@ -217,7 +221,7 @@ def _feature(
         feature_id=_feature_id(tenant, record),
         asset_id=asset.asset_id,
         collection_id=asset.collection_id,
-        modality="image",
+        modality=_modality(record),
         created_at=record.task.created_at,
         metadata=asset.metadata,
         lines=found.lines,
@@ -265,4 +269,5 @@ def _following(
         collection_id=asset.collection_id,
         metadata=asset.metadata,
         vectors=[each.embedded for each in vectors],
+        modality=feature.modality,
     )

@@ -36,7 +36,9 @@ async def client_of(mesh: Mesh, api: Api, namespace: str) -> Api:
     """A client with a key for one new namespace."""
     made = await api.http.post("/namespaces", json={"namespace_name": namespace, "vector_indexes": ["multimodal"]})
     assert 200 == made.status_code, made.text
-    key = await api.http.post("/organizations/users/t@example.org/api-keys", json={"namespaces": [namespace]})
+    key = await api.http.post(
+        f"/organizations/users/{namespace}@example.org/api-keys", json={"namespaces": [namespace]}
+    )
     return api_of(mesh, key.json()["api_key"])
 
 
@@ -195,7 +197,7 @@ async def test_a_namespace_that_the_key_may_not_use_is_refused(mesh: Mesh, mine:
 
 async def test_a_key_makes_no_key_for_another_namespace(mesh: Mesh, api: Api, other: Other) -> None:
     """A key that administers one namespace can't give itself another, nor make one."""
-    keys = "/organizations/users/t@example.org/api-keys"
+    keys = f"/organizations/users/grabber-{time.time_ns()}@example.org/api-keys"
     made = await api.http.post(keys, json={"namespaces": ["default"], "permissions": ["admin"]})
     headers = {"Authorization": f"Bearer {made.json()['api_key']}"}
     refusal = rest_refusal(await api.http.post(keys, json={"namespaces": [other.namespace]}, headers=headers))

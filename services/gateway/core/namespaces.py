@@ -1,13 +1,12 @@
-"""Namespaces, collections and keys."""
+"""Namespaces and collections."""
 
 from __future__ import annotations
 
 from lensmesh.v1 import embedder_pb2, embedder_pb2_grpc, namespace_pb2
-from lensmesh.v1 import pipeline_pb2 as pipeline
 from nats.js.errors import KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from services.gateway.auth import Caller, Directory, new_key
+from services.gateway.auth import Caller, Directory
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.mesh.bus import topology
@@ -150,30 +149,3 @@ class Collections:
             return collection, False
         await self._mirror.seen(revision)
         return collection, True
-
-
-class Keys:
-    """Makes keys."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-
-    async def create(self, caller: Caller, request: namespace_pb2.CreateKeyRequest) -> namespace_pb2.CreateKeyResponse:
-        """Make a key that may do no more than the caller's."""
-        names = list(request.namespaces) or [caller.namespace.namespace_id]
-        ids = [self._directory.namespace(name).namespace_id for name in names]
-        for name, each in zip(names, ids, strict=True):
-            if not caller.may_use(each):
-                raise PermissionDenied(f"this API key may not use the namespace {name!r}")
-        record = pipeline.KeyRecord(
-            key_name=request.key_name or "default",
-            email=request.email,
-            namespace_ids=ids,
-            permissions=request.permissions or [namespace_pb2.PERMISSION_READ, namespace_pb2.PERMISSION_WRITE],
-            created_at=now(),
-        )
-        api_key = new_key()
-        await self._directory.add_key(api_key, record)
-        return namespace_pb2.CreateKeyResponse(
-            api_key=api_key, key_name=record.key_name, namespaces=ids, permissions=record.permissions
-        )
