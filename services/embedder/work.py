@@ -41,36 +41,24 @@ class EmbedderWork:
         self._generations = generations
         self._store = store
         self._blobs = blobs
+        self._storing: set[asyncio.Task[tuple[asset_pb2.Asset, feature_pb2.Feature]]] = set()
 
     async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Embed and store one asset."""
-        record, job = known.record, known.record.embed
+        record = known.record
         tenant = Tenant(record.namespace_id)
         steps: dict[str, task_pb2.TaskStep] = {}
         inputs = Inputs(self._vectors, self._blobs, tenant)
         vectors = await self._embed(inputs, tenant, record, attempt, last_attempt, steps)
         started = time.perf_counter()
-        update = record.request.asset_update.mode
         for index in {each.embedded.vector_index for each in vectors}:
             await self._generations.founded(tenant, index)
-        async with self._store.turn(record.task.asset_id):
-            asset, feature = await self._documents(tenant, job, record, vectors, steps)
-            words = await self._words(tenant, inputs, asset, vectors)
-            vectors += words
-            feature.vectors.extend(map(info_of, words))
-            await self._store.write(tenant, feature, vectors, asset)
-            # Another generation may have been begun since the vectors were made; who builds it may have passed already.
-            while missing := self._generations.lacking(tenant, vectors):
-                more = await asyncio.gather(
-                    *(inputs.vector(each.embedded.vector_index, each.field_name, each.input, v) for each, v in missing)
-                )
-                vectors += more
-                feature.vectors.extend(map(info_of, more))
-                await self._store.write(tenant, feature, more)
-            if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
-                await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
-            elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
-                await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
+        # Cancelling does not break it off: rows under way would arrive after they were removed. Who removes them waits
+        # for its turn.
+        storing = asyncio.create_task(self._store_all(inputs, tenant, record, vectors, steps))
+        self._storing.add(storing)
+        storing.add_done_callback(self._stored)
+        asset, feature = await asyncio.shield(storing)
         steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
         percolate = "percolate" in record.task.steps
         following = _following(asset, feature, vectors)
@@ -90,6 +78,42 @@ class EmbedderWork:
 
         return Outcome(apply, undo=undo)
 
+    async def _store_all(
+        self,
+        inputs: Inputs,
+        tenant: Tenant,
+        record: pipeline.TaskRecord,
+        vectors: list[NamedVector],
+        steps: dict[str, task_pb2.TaskStep],
+    ) -> tuple[asset_pb2.Asset, feature_pb2.Feature]:
+        """Write asset, feature and vectors; the vectors that turn out to be needed besides are added to the list."""
+        update = record.request.asset_update.mode
+        async with self._store.turn(record.task.asset_id):
+            asset, feature = await self._documents(tenant, record.embed, record, vectors, steps)
+            words = await self._words(tenant, inputs, asset, vectors)
+            vectors += words
+            feature.vectors.extend(map(info_of, words))
+            await self._store.write(tenant, feature, vectors, asset)
+            # Another generation may have been begun since the vectors were made; who builds it may have passed already.
+            while missing := self._generations.lacking(tenant, vectors):
+                more = await asyncio.gather(
+                    *(inputs.vector(each.embedded.vector_index, each.field_name, each.input, v) for each, v in missing)
+                )
+                vectors += more
+                feature.vectors.extend(map(info_of, more))
+                await self._store.write(tenant, feature, more)
+            if update == index_pb2.ASSET_UPDATE_MODE_REPLACE:
+                await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
+            elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
+                await self._store.rewrite_metadata(tenant, asset.asset_id, asset.metadata)
+        return asset, feature
+
+    def _stored(self, storing: asyncio.Task[tuple[asset_pb2.Asset, feature_pb2.Feature]]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            # Of a cancelled job, nobody else asks for it.
+            storing.exception()
+
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Remove what a task wrote that ended before it was stored."""
         if record.task.steps["store"].state != task_pb2.STEP_STATE_DONE and record.task.asset_id:
@@ -97,9 +121,10 @@ class EmbedderWork:
 
     async def _drop(self, tenant: Tenant, record: pipeline.TaskRecord) -> None:
         asset_id = record.task.asset_id
-        await self._store.drop_features(tenant, asset_id, only=_feature_id(tenant, record))
-        if not record.request.HasField("asset_update"):
-            await self._store.drop_asset(tenant, asset_id)
+        async with self._store.turn(asset_id):
+            await self._store.drop_features(tenant, asset_id, only=_feature_id(tenant, record))
+            if not record.request.HasField("asset_update"):
+                await self._store.drop_asset(tenant, asset_id)
 
     async def _embed(
         self,

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -43,8 +44,14 @@ class Operation:
 
     @property
     def writes_once(self) -> bool:
-        """Whether it changes something and has one answer, so that the answer can be replayed."""
-        return self.needs != namespace_pb2.PERMISSION_READ and not self.method.server_streaming
+        """Whether it changes something and has one answer."""
+        reads = self.method.GetOptions().Extensions[annotations_pb2.http].HasField("get")
+        return not (reads or self.needs == namespace_pb2.PERMISSION_READ or self.method.server_streaming)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether its answer can be kept for the same request again."""
+        return self.writes_once and self.name not in _NEVER_REPLAYED
 
 
 class Calls:
@@ -85,7 +92,7 @@ class Calls:
         """
         if idempotency_key is None or not operation.writes_once:
             answer = await operation.run(caller, request)
-        elif operation.name in _NEVER_REPLAYED:
+        elif not operation.replayable:
             reason = "is not taken here: the answer holds a secret, which is not kept"
             raise InvalidArgument([FieldViolation(("header", HEADER), reason, "idempotency.secret")])
         else:

@@ -109,7 +109,7 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
             "schema": {"type": "string"},
         }
     )
-    if binding.operation.writes_once:
+    if binding.operation.replayable:
         parameters.append(_ONCE)
     pages = {"page", "page_size", "offset_position"}
     for field in inner.fields:
