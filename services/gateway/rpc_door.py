@@ -65,7 +65,7 @@ def _upload(operation: Operation, calls: Calls, file_bytes_max: int) -> Any:
         # By itself, so that its fields are called as REST calls them.
         validate(head)
         try:
-            with await spool(_chunks(requests), file_bytes_max) as file:
+            with calls.receiving(), await spool(_chunks(requests), file_bytes_max) as file:
                 return await calls.run(operation, caller, Incoming(head, file), once)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "backing") from error

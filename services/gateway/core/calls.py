@@ -5,7 +5,8 @@ What the operation does, its own part of the core knows.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +20,10 @@ from services.gateway.auth import Caller, Directory
 from services.gateway.core.limits import Limits
 from services.gateway.core.replays import HEADER, Replays
 from services.gateway.core.usage import UsageCounter
-from services.mesh.errors import FieldViolation, InvalidArgument
+from services.mesh.errors import FieldViolation, InvalidArgument, ResourceExhausted
 
+# Files under way at a time in one process: at 32 MB each, they have room in the 2 GiB that a pod has for them on disk.
+_FILES_MAX = 48
 # Their answers hold a secret, which is kept nowhere.
 _NEVER_REPLAYED = frozenset({"CreateKey", "RotateKey"})
 
@@ -62,6 +65,7 @@ class Calls:
         self._limits = limits
         self._usage = usage
         self._replays = replays
+        self._files = 0
 
     async def admit(self, operation: Operation, authorization: str | None, namespace: str | None) -> Caller:
         """Who calls; asked before anything else of the request is read.
@@ -77,6 +81,21 @@ class Calls:
         caller = self._directory.authenticate(authorization, namespace, operation.needs)
         await self._limits.take(caller)
         return caller
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Around a call that brings a file, from its first byte to the answer.
+
+        Raises:
+            ResourceExhausted: too many files are under way.
+        """
+        if self._files >= _FILES_MAX:
+            raise ResourceExhausted(f"{_FILES_MAX} files are being received; try again later", retry_after_s=2)
+        self._files += 1
+        try:
+            yield
+        finally:
+            self._files -= 1
 
     async def run(self, operation: Operation, caller: Caller, request: Any, idempotency_key: str | None) -> Answer:
         """Carry an operation out, or give the answer that the same request got before.

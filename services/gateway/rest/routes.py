@@ -108,10 +108,11 @@ async def _answer(
     operation, once = binding.operation, request.headers.get("idempotency-key")
     if operation.method.client_streaming:
         message = new_message(head_descriptor(operation.method))
-        async with read_form(request, message, settings.file_bytes_max) as file:
-            _set_parameters(request, message)
-            validate(message)
-            return await calls.run(operation, caller, Incoming(message, file), once)
+        with calls.receiving():
+            async with read_form(request, message, settings.file_bytes_max) as file:
+                _set_parameters(request, message)
+                validate(message)
+                return await calls.run(operation, caller, Incoming(message, file), once)
     message = new_message(operation.method.input_type)
     if binding.body in ("", "*"):
         if binding.body:
@@ -121,7 +122,7 @@ async def _answer(
         return await calls.run(operation, caller, message, once)
     # The field that the body is has its bytes in the file, so the message is not held against its rules.
     _set_parameters(request, message)
-    with await spool(request.stream(), settings.file_bytes_max) as file:
+    with calls.receiving(), await spool(request.stream(), settings.file_bytes_max) as file:
         return await calls.run(operation, caller, Incoming(message, file), once)
 
 
