@@ -71,7 +71,7 @@ class Caller:
 
     def may_see(self, record: pipeline.KeyRecord) -> bool:
         """Whether the caller may know of another key: one of no namespace that the caller's may not use."""
-        return all(map(self.may_use, record.namespace_ids))
+        return bool(record.namespace_ids) and all(map(self.may_use, record.namespace_ids))
 
     def may_use(self, namespace: str) -> bool:
         """Whether the key may use a namespace, given by its id."""

@@ -6,8 +6,10 @@ import asyncio
 import io
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +19,7 @@ from lensmesh.v1 import pipeline_pb2 as pipeline
 from runner import servers, triton
 from runner.process import Process
 from services.gateway.auth import Caller
+from services.gateway.core.calls import FILES_MAX, Calls
 from services.gateway.core.replays import LEASE_S, Replays
 from services.gateway.core.usage import UsageCounter
 from services.mesh.blobs import NatsBlobStore
@@ -24,7 +27,7 @@ from services.mesh.bus import topology
 from services.mesh.bus.follow import scan
 from services.mesh.bus.topology import Bus, BusSettings
 from services.mesh.config import load
-from services.mesh.errors import InvalidArgument, StillRunning
+from services.mesh.errors import InvalidArgument, ResourceExhausted, StillRunning
 from services.mesh.tenancy import Tenant
 
 CALLER = Caller(pipeline.KeyRecord(key_hash="h"), namespace_pb2.Namespace(namespace_id="ns_test"), "key_test")
@@ -141,6 +144,19 @@ async def test_usage_of_several_gateways_adds_up(bus: Bus) -> None:
     assert [datetime.now(UTC).date().isoformat()] == [each.date for each in usage.dates]
     assert {"IndexImage": 15, "GetTask": 5} == {each.action: each.credits for each in usage.dates[0].actions}
     assert (20, 25) == (usage.total_credits, (await counters[1].used(None)).total_credits)
+
+
+def test_files_under_way_are_limited() -> None:
+    """Beyond the files that fit on disk, one more is refused until another is through."""
+    nothing = cast(Any, None)
+    calls = Calls(nothing, nothing, nothing, nothing)
+    with ExitStack() as under_way:
+        for _ in range(FILES_MAX):
+            under_way.enter_context(calls.receiving())
+        with pytest.raises(ResourceExhausted), calls.receiving():
+            pass
+    with calls.receiving():
+        pass
 
 
 @pytest.mark.parametrize("size", [0, 900_000, 900_001, 5_000_000])

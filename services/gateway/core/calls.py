@@ -23,7 +23,7 @@ from services.gateway.core.usage import UsageCounter
 from services.mesh.errors import FieldViolation, InvalidArgument, ResourceExhausted
 
 # Files under way at a time in one process: at 32 MB each, they have room in the 2 GiB that a pod has for them on disk.
-_FILES_MAX = 48
+FILES_MAX = 48
 # Their answers hold a secret, which is kept nowhere.
 _NEVER_REPLAYED = frozenset({"CreateKey", "RotateKey"})
 
@@ -89,8 +89,8 @@ class Calls:
         Raises:
             ResourceExhausted: too many files are under way.
         """
-        if self._files >= _FILES_MAX:
-            raise ResourceExhausted(f"{_FILES_MAX} files are being received; try again later", retry_after_s=2)
+        if self._files >= FILES_MAX:
+            raise ResourceExhausted(f"{FILES_MAX} files are being received; try again later", retry_after_s=2)
         self._files += 1
         try:
             yield

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, index_pb2, task_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
@@ -61,8 +62,7 @@ class Index:
     async def index_upload(self, caller: Caller, incoming: Incoming) -> index_pb2.IndexUploadResponse:
         """Accept an image that comes as a file, as `index_image` does."""
         head, file = incoming.request, self._files.checked(incoming.file, "file")
-        # Both have the same fields under the same numbers.
-        request = index_pb2.IndexImageRequest.FromString(head.SerializeToString())
+        request = _as_image_request(head)
         shown = task_pb2.TaskInput(type="file", value=file.sha256)
         task_id = await self._accept(caller, request, shown, upload=file)
         return index_pb2.IndexUploadResponse(message="Image upload processing queued", task_id=task_id)
@@ -71,17 +71,7 @@ class Index:
         """Accept a text, as `index_image` does an image."""
         if violations := list(_text_violations(request)):
             raise InvalidArgument(violations)
-        kept = index_pb2.IndexImageRequest(
-            collection_id=request.collection_id,
-            asset_update=request.asset_update if request.HasField("asset_update") else None,
-            metadata=request.metadata if request.HasField("metadata") else None,
-            percolate=request.percolate if request.HasField("percolate") else None,
-            skip_duplicate=request.skip_duplicate if request.HasField("skip_duplicate") else None,
-            on_duplicate=request.on_duplicate if request.HasField("on_duplicate") else None,
-            feature_extractors=index_pb2.FeatureExtractors(embed=request.feature_extractors.embed),
-        )
-        if request.feature_extractors.HasField("json_output"):
-            kept.feature_extractors.json_output.CopyFrom(request.feature_extractors.json_output)
+        kept = _as_image_request(request)
         sha256 = hashlib.sha256(text_of(kept.feature_extractors).encode()).hexdigest()
         task_id = await self._accept(caller, kept, task_pb2.TaskInput(type="text", value=sha256))
         return index_pb2.IndexTextResponse(message="Text processing queued", task_id=task_id)
@@ -171,6 +161,11 @@ class Index:
                 await self._files.check(tenant, embed.value, path)
         kept.collection_id = await self._collections.find_or_create(tenant, request.collection_id, "collection_id")
         return kept
+
+
+def _as_image_request(request: Message) -> index_pb2.IndexImageRequest:
+    """A request whose fields have the numbers of IndexImageRequest as one."""
+    return index_pb2.IndexImageRequest.FromString(request.SerializeToString())
 
 
 def _new_record(tenant: Tenant, request: index_pb2.IndexImageRequest, shown: task_pb2.TaskInput) -> pipeline.TaskRecord:

@@ -78,13 +78,19 @@ class Replays:
                 # Not given up when the caller hangs up: it will ask again, and must find the answer.
                 running = asyncio.create_task(self._carry_out(found, work))
                 self._running.add(running)
-                running.add_done_callback(self._running.discard)
+                running.add_done_callback(self._ended)
                 return await asyncio.shield(running)
             if found is not None:
                 return answer_class.FromString(found)
             # Somebody else was faster, or a replica is behind.
             await asyncio.sleep(0.005 * attempt)
         raise Unavailable("the Idempotency-Key is being used by too many at once; try again", retry_after_s=1)
+
+    def _ended(self, running: asyncio.Task[Any]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            # When its caller has hung up, nobody else asks for the error.
+            running.exception()
 
     async def _claim(self, name: str, wanted: str) -> _Lease | bytes | None:
         """The right to carry it out, or the answer, or None: look again."""

@@ -61,12 +61,15 @@ class UsageCounter:
     async def flush(self) -> None:
         """Write what was counted; what can't be written now stays counted."""
         counted, self._counted = self._counted, defaultdict(Counter)
-        for (usage_id, day), credits in counted.items():
+        while counted:
+            (usage_id, day), credits = counted.popitem()
             try:
                 await self._add(f"{usage_id}.{day}", credits)
             except (nats.errors.Error, JetStreamError, OSError, Unavailable) as error:
-                self._counted[(usage_id, day)].update(credits)
+                for key, left in (((usage_id, day), credits), *counted.items()):
+                    self._counted[key].update(left)
                 log.warning("usage not written yet", error=str(error) or type(error).__name__)
+                return
 
     async def used(self, usage_ids: Collection[str] | None) -> organization_pb2.Usage:
         """What these keys used, all keys for None; written by other replicas up to their last write."""

@@ -14,7 +14,7 @@ import grpc
 import orjson
 from google.api import annotations_pb2
 from google.protobuf.message import Message
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -73,6 +73,10 @@ def guarded(name: str, handle: Callable[[Request], Awaitable[Response]]) -> Call
         result = "ok"
         try:
             return await handle(request)
+        except ClientDisconnect:
+            # Nobody hears this.
+            result = "disconnected"
+            return error_response(BadRequest("the request ended before it was whole"))
         except grpc.aio.AioRpcError as error:
             known = from_rpc_error(error, "backing")
             result = known.type
