@@ -175,10 +175,10 @@ async def test_a_user_is_there_while_there_are_keys(api: Api, user: str) -> None
     assert 404 == rest_refusal(await api.http.delete(f"/organizations/users/{user}")).code
 
 
-async def test_the_last_key_for_everything_stays(api: Api) -> None:
+async def test_the_last_key_for_everything_stays(api: Api, user: str) -> None:
     """The only key that may do everything everywhere is not deleted, disabled, demoted or made to expire: 409."""
     users = (await api.http.get("/organizations")).json()["users"]
-    keys = [key for user in users for key in user["api_keys"]]
+    keys = [key for each in users for key in each["api_keys"]]
     [root] = [key for key in keys if key["namespaces"] == ["*"] and "admin" in key["permissions"]]
     path = keys_of(root["email"], root["name"])
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -194,16 +194,30 @@ async def test_the_last_key_for_everything_stays(api: Api) -> None:
         refusal = rest_refusal(response)
         assert (409, True) == (refusal.code, "last API key" in refusal.message)
     assert 200 == (await api.http.get("/organizations")).status_code
-    another = await make(api, f"root{time.time_ns()}@example.org", {"namespaces": ["*"], "permissions": ["admin"]})
-    another_path = keys_of(another_user := await _owner(api, another["name"], another["key"][:8]), another["name"])
-    assert another_user
-    assert 200 == (await api.http.delete(another_path)).status_code
+    await make(api, user, {"namespaces": ["*"], "permissions": ["admin"]})
+    assert 200 == (await api.http.delete(keys_of(user, "default"))).status_code
 
 
-async def _owner(api: Api, name: str, prefix: str) -> str:
-    users = (await api.http.get("/organizations")).json()["users"]
-    found = [user for user in users for key in user["api_keys"] if (key["name"], key["prefix"]) == (name, prefix)]
-    return str(found[0]["email"])
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("POST", "", {"permissions": ["root"]}, "permissions.0"),
+        ("POST", "", {"requests_per_minute": 0}, "requests_per_minute"),
+        ("POST", "", {"key_name": "a/b"}, "key_name"),
+        ("POST", "", {"expires_at": "tomorrow"}, "expires_at"),
+        ("PATCH", "/default", {"name": ""}, "name"),
+        ("PATCH", "/default", {"permissions": ["read", "read", "write", "admin"]}, "permissions"),
+        ("PATCH", "/default", {"requests_per_minute": -1}, "requests_per_minute"),
+        ("PATCH", "/default", {"key": "lm_mine"}, "key"),
+    ],
+)
+async def test_a_bad_key_is_refused(
+    api: Api, user: str, method: str, path: str, body: dict[str, Any], field: str
+) -> None:
+    """What no key can be is a 422 at its field, and nothing is made."""
+    refusal = rest_refusal(await api.http.request(method, keys_of(user) + path, json=body))
+    assert (422, {field}) == (refusal.code, set(refusal.fields))
+    assert 404 == (await api.http.get(keys_of(user))).status_code
 
 
 async def test_a_key_of_one_namespace_knows_its_own_keys_alone(api: Api, limited: Api, user: str) -> None:

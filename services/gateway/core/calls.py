@@ -109,22 +109,19 @@ class Calls:
             StillRunning: the same request is being carried out at this moment.
             LensmeshError: as the operation.
         """
-        if idempotency_key is None or not operation.writes_once:
+
+        async def carry_out() -> Answer:
             answer = await operation.run(caller, request)
-        elif not operation.replayable:
+            self._count(operation, caller, answer)
+            return answer
+
+        if idempotency_key is None or not operation.writes_once:
+            return await carry_out()
+        if not operation.replayable:
             reason = "is not taken here: the answer holds a secret, which is not kept"
             raise InvalidArgument([FieldViolation(("header", HEADER), reason, "idempotency.secret")])
-        else:
-            answer = await self._replays.once(
-                caller,
-                operation.name,
-                idempotency_key,
-                request,
-                GetMessageClass(operation.method.output_type),
-                lambda: operation.run(caller, request),
-            )
-        self._count(operation, caller, answer)
-        return answer
+        answer_class = GetMessageClass(operation.method.output_type)
+        return await self._replays.once(caller, operation.name, idempotency_key, request, answer_class, carry_out)
 
     def _count(self, operation: Operation, caller: Caller, answer: Answer) -> None:
         action, credits = operation.name, 1
