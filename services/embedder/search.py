@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from google.protobuf.json_format import ParseDict
 from lensmesh.v1 import embedder_pb2, feature_pb2
 
 from services.embedder.arrange import Entry, grouped, needs_fields, ordered
 from services.embedder.store import Hit, Store
+from services.mesh.errors import LensmeshError, at
 from services.mesh.filters import AllOf, Condition, from_proto
 from services.mesh.tenancy import Tenant
 
 RRF_K = 60
+
+Embed = Callable[[embedder_pb2.EmbedInput], Awaitable[embedder_pb2.EmbeddedVector]]
 
 
 def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
@@ -32,13 +35,19 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))
 
 
-async def search(store: Store, request: embedder_pb2.SearchVectorsRequest) -> embedder_pb2.SearchVectorsResponse:
-    """A page of features or groups, best first with their scores, and the number of candidates or groups in all."""
+async def search(
+    store: Store, embed: Embed, request: embedder_pb2.SearchVectorsRequest
+) -> embedder_pb2.SearchVectorsResponse:
+    """A page of features or groups, best first with their scores, and the number of candidates or groups in all.
+
+    Raises:
+        LensmeshError: a query can't be embedded; the place says which.
+    """
     tenant = Tenant(request.namespace_id)
     common = from_proto(request.filters)
     rankings = await asyncio.gather(
         *(
-            _one(store, tenant, request, position, AllOf((common, from_proto(query.filters))))
+            _one(store, embed, tenant, request, position, AllOf((common, from_proto(query.filters))))
             for position, query in enumerate(request.queries)
         )
     )
@@ -82,11 +91,16 @@ async def _scored(
 
 async def _one(
     store: Store,
+    embed: Embed,
     tenant: Tenant,
     request: embedder_pb2.SearchVectorsRequest,
     position: int,
     condition: Condition,
 ) -> list[Hit]:
     query = request.queries[position]
-    hits = await store.search(tenant, query.query, request.collection_ids, condition, query.limit)
+    try:
+        vector = await embed(query.input)
+    except LensmeshError as error:
+        raise at(f"queries.{position}", error) from error
+    hits = await store.search(tenant, vector, request.collection_ids, condition, query.limit)
     return [hit for hit in hits if hit.score >= query.min_score]

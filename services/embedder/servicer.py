@@ -60,7 +60,12 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.SearchVectorsRequest, context: Any
     ) -> embedder_pb2.SearchVectorsResponse:
         """Search."""
-        return await search(self._store, request)
+        tenant = Tenant(request.namespace_id)
+
+        async def embed(given: embedder_pb2.EmbedInput) -> embedder_pb2.EmbeddedVector:
+            return await self._embed(given, self._generations.active(tenant, given.vector_index))
+
+        return await search(self._store, embed, request)
 
     async def ReadAsset(self, request: embedder_pb2.ReadAssetRequest, context: Any) -> embedder_pb2.ReadAssetResponse:
         """Read an asset."""

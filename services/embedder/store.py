@@ -353,7 +353,7 @@ class Store:
         """The best features of one query, best first, each once, with scores of 0..1."""
         if query.vector_index == KEYWORD and not query.vector.indices:
             return []
-        version = query.model_version or self._generations.active(tenant, query.vector_index)
+        version = query.model_version
         name = rows.index_collection(tenant, query.vector_index, version)
         compiled = compile_filter(condition, columns=rows.FILTER_COLUMNS)
         scope = rows.every((rows.among("collection_id", collection_ids), compiled.expression))

@@ -243,6 +243,17 @@ class ModelFailed(LensmeshError):
     retryable = True
 
 
+def at(path: str, error: LensmeshError) -> LensmeshError:
+    """The error with the place in the request that it is about; empty: the request itself."""
+    if not path:
+        return error
+    if isinstance(error, InvalidArgument):
+        return InvalidArgument([FieldViolation.of(f"{path}.{v.dotted}", v.message, v.rule) for v in error.violations])
+    error.args = (f"{path}: {error.message}",)
+    error.message = f"{path}: {error.message}"
+    return error
+
+
 def error_classes() -> dict[str, type[LensmeshError]]:
     """Every class of the table by its public type."""
     pending: list[type[LensmeshError]] = [LensmeshError]

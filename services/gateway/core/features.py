@@ -145,10 +145,10 @@ class Features:
     async def _searched(
         self, caller: Caller, request: feature_pb2.SearchFeaturesRequest, common: embedder_pb2.SearchVectorsRequest
     ) -> embedder_pb2.SearchVectorsResponse:
-        vectors = await self._queries.vectors(caller, request.queries)
-        for query, vector in zip(request.queries, vectors, strict=True):
+        inputs = await self._queries.inputs(caller, request.queries)
+        for query, given in zip(request.queries, inputs, strict=True):
             common.queries.add(
-                query=vector,
+                input=given,
                 filters=_narrowed(query),
                 limit=query.settings.limit or LIMIT_DEFAULT,
                 min_score=query.settings.min_score,

@@ -11,7 +11,6 @@ from services.gateway.auth import Caller
 from services.gateway.core.files import Files
 from services.gateway.core.index import url_problem
 from services.gateway.core.paging import page_of, pagination
-from services.gateway.core.queries import at
 from services.mesh.errors import (
     BrokenImage,
     FetchFailed,
@@ -21,6 +20,7 @@ from services.mesh.errors import (
     FileTooLarge,
     InvalidArgument,
     UnsupportedMediaType,
+    at,
 )
 from services.mesh.rpc import from_rpc_error
 

@@ -12,7 +12,7 @@ from lensmesh.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, feature_pb2
 
 from services.gateway.auth import Caller
 from services.gateway.core.files import Files
-from services.mesh.errors import FieldViolation, InvalidArgument, LensmeshError
+from services.mesh.errors import InvalidArgument, at
 from services.mesh.json_names import enum_names
 from services.mesh.rpc import from_rpc_error
 
@@ -45,6 +45,11 @@ class Queries:
         made = await asyncio.gather(
             *(self.vector(caller, each, f"queries.{n}", stored=stored) for n, each in enumerate(queries))
         )
+        return list(made)
+
+    async def inputs(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[embedder_pb2.EmbedInput]:
+        """What is to be embedded for each query. Raises as `vectors`."""
+        made = await asyncio.gather(*(self._input(caller, each, f"queries.{n}") for n, each in enumerate(queries)))
         return list(made)
 
     async def kept(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[feature_pb2.SearchQuery]:
@@ -80,23 +85,20 @@ class Queries:
         self, caller: Caller, query: feature_pb2.SearchQuery, path: str, *, stored: bool = False
     ) -> embedder_pb2.EmbeddedVector:
         """The vector of one query that stands in the request at a dotted path. Raises as `vectors`."""
-        inside = f"{path}." if path else ""
-        if query.vector_index not in caller.namespace.vector_indexes:
-            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
-            raise InvalidArgument.field(
-                f"{inside}vector_index", f"the namespace has no index {name!r}", "namespace.index"
-            )
+        given = await self._input(caller, query, path)
         try:
-            given = await self._input(caller, query, f"{inside}value")
             answer = await self._embedder.EmbedInputs(
                 embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
             )
         except grpc.aio.AioRpcError as error:
-            known = from_rpc_error(error, "vision or embedder")
-            raise (at(path, known) if path else known) from error
+            raise at(path, from_rpc_error(error, "embedder")) from error
         return answer.vectors[0]
 
     async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+        if query.vector_index not in caller.namespace.vector_indexes:
+            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
+            problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
+            raise at(path, problem)
         given = embedder_pb2.EmbedInput(vector_index=query.vector_index)
         if query.type == feature_pb2.QUERY_TYPE_TEXT:
             given.text = query.value
@@ -107,18 +109,12 @@ class Queries:
             if query.type == feature_pb2.QUERY_TYPE_URL:
                 source.url = query.value
             else:
-                source.content = self._files.decode(query.value, path)
-            acquired = await self._vision.AcquireImage(
-                vision_pb2.AcquireImageRequest(namespace_id=caller.tenant.namespace_id, source=source)
-            )
+                source.content = self._files.decode(query.value, f"{path}.value" if path else "value")
+            try:
+                acquired = await self._vision.AcquireImage(
+                    vision_pb2.AcquireImageRequest(namespace_id=caller.tenant.namespace_id, source=source)
+                )
+            except grpc.aio.AioRpcError as error:
+                raise at(path, from_rpc_error(error, "vision")) from error
             given.image = acquired.content
         return given
-
-
-def at(path: str, error: LensmeshError) -> LensmeshError:
-    """The error with the place in the request that it is about."""
-    if isinstance(error, InvalidArgument):
-        return InvalidArgument([FieldViolation.of(f"{path}.{v.dotted}", v.message, v.rule) for v in error.violations])
-    error.args = (f"{path}: {error.message}",)
-    error.message = f"{path}: {error.message}"
-    return error
