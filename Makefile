@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 TRITON_VENV := .venv-triton
 BENCH_VENV := .cache/bench-venv
+# Versions of the published client that the tests run unmodified.
+PUBLISHED := 0.15 0.11
 BIN := $(VENV)/bin
 STAMPS := .cache/stamps
 UV := .cache/uv/bin/uv
@@ -34,7 +36,7 @@ demo: setup ## Index the sample photos, percolate and search them, and end
 up: setup ## Run the mesh in the foreground; Ctrl-C drains it
 	@$(BIN)/python -m runner.up
 
-test: setup $(STAMPS)/models-lite ## Run the whole test suite against real servers
+test: setup $(STAMPS)/models-lite $(PUBLISHED:%=$(STAMPS)/mixpeek-%) ## Run the whole test suite against real servers
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/venv $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
@@ -98,6 +100,12 @@ $(STAMPS)/bench-venv: requirements/bench.txt $(UV)
 	@echo "lensmesh: installing the references of the benchmark into $(BENCH_VENV) (about 200 MB to download the first time)"
 	@$(PYTHON) -m venv $(BENCH_VENV)
 	@$(UV) pip sync -q --python $(BENCH_VENV)/bin/python --require-hashes requirements/bench.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/mixpeek-%: requirements/mixpeek-%.txt $(UV)
+	@echo "lensmesh: installing the published client mixpeek $* (about 5 MB to download the first time)"
+	@$(PYTHON) -m venv .cache/mixpeek-$*
+	@$(UV) pip sync -q --python .cache/mixpeek-$*/bin/python --require-hashes requirements/mixpeek-$*.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*.proto)
