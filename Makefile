@@ -28,7 +28,7 @@ ifeq ($(LENSMESH_TRITON_ADDRESS),)
 EMBEDDED_TRITON := $(STAMPS)/triton-venv $(if $(filter %.json,$(SET)),,$(STAMPS)/models-$(SET))
 endif
 
-setup: $(STAMPS)/venv $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
+setup: $(STAMPS)/paths $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
 
 demo: setup ## Index the sample photos, percolate and search them, and end
 	@$(BIN)/python -m demo
@@ -39,7 +39,7 @@ up: setup ## Run the mesh in the foreground; Ctrl-C drains it
 test: setup $(STAMPS)/models-lite $(PUBLISHED:%=$(STAMPS)/mixpeek-%) ## Run the whole test suite against real servers
 	$(BIN)/python -m pytest
 
-check: $(STAMPS)/venv $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
+check: $(STAMPS)/paths $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -84,8 +84,12 @@ $(STAMPS)/venv: requirements/lensmesh.txt $(UV)
 	@echo "lensmesh: installing the services and their tools into $(VENV) (about 300 MB to download the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/lensmesh.txt
-	@printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/gen" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lensmesh.pth
 	@mkdir -p $(STAMPS) && touch $@
+
+# Where Python finds what is ours.
+$(STAMPS)/paths: $(STAMPS)/venv Makefile
+	@printf '%s\n' "$(CURDIR)" "$(CURDIR)/gen" "$(CURDIR)/client" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lensmesh.pth
+	@touch $@
 
 $(STAMPS)/triton-venv: requirements/triton.txt $(UV)
 	@case "$$(uname -sm)" in "Linux x86_64"|"Linux aarch64") ;; *) \
@@ -108,7 +112,7 @@ $(STAMPS)/mixpeek-%: requirements/mixpeek-%.txt $(UV)
 	@$(UV) pip sync -q --python .cache/mixpeek-$*/bin/python --require-hashes requirements/mixpeek-$*.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*.proto)
+$(STAMPS)/protos: $(STAMPS)/venv $(wildcard protos/*.py protos/lensmesh/v1/*.proto)
 	@echo "lensmesh: generating the stubs of the contracts"
 	@$(BIN)/python protos/build.py stubs
 	@touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -296,6 +296,30 @@ class _Translated:
         return getattr(self._call, name)
 
 
+class _Refused:
+    """A call that ended with an error of this package, which its answer raises; the rest is the call's own.
+
+    Raising in the interceptor itself would do the same, but grpc.aio asks such calls for their results when it drops
+    them, and then complains on stderr.
+    """
+
+    def __init__(self, call: Any, error: LensmeshError) -> None:
+        self._call = call
+        self._error = error
+
+    def __await__(self) -> Generator[Any]:
+        raise self._error
+        yield
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
+_KINDS: Any = (grpc.aio.UnaryUnaryCall, grpc.aio.StreamUnaryCall)
+for _kind in _KINDS:
+    _kind.register(_Refused)
+
+
 class _AsyncUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-arg]
     """Of calls with one request and one answer."""
 
@@ -305,15 +329,18 @@ class _AsyncUnary(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[type-ar
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         details, attempts = self._ways.details(client_call_details, _async_details), self._ways.retries.begin()
         while True:
+            call = await continuation(details, request)
             try:
-                call = await continuation(details, request)
                 await call
                 return call
             except grpc.aio.AioRpcError as error:
                 known = error_from(error)
             if self._ways.once(details):
-                raise known
-            await asyncio.sleep(attempts.pause(known))
+                return _Refused(call, known)
+            try:
+                await asyncio.sleep(attempts.pause(known))
+            except LensmeshError:
+                return _Refused(call, known)
 
 
 class _AsyncStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
@@ -342,12 +369,12 @@ class _AsyncUpload(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-
         self._ways = ways
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        call = await continuation(self._ways.details(client_call_details, _async_details), request_iterator)
         try:
-            call = await continuation(self._ways.details(client_call_details, _async_details), request_iterator)
             await call
             return call
         except grpc.aio.AioRpcError as error:
-            raise error_from(error) from error
+            return _Refused(call, error_from(error))
 
 
 def _async_details(**values: Any) -> grpc.aio.ClientCallDetails:

@@ -1,0 +1,146 @@
+"""Our client of the REST door, blocking and asynchronous, against the running mesh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from lensmesh.rest import outputs
+
+from lensmesh_client import AsyncRestClient, RestClient, errors
+from runner.mesh import Mesh
+from tests.clients.conftest import NAMESPACE
+from tests.clients.shapes import misfits
+from tests.conftest import Api, PhotoHost
+
+QUERY: Any = {"vector_index": "keyword", "type": "text", "value": "cup"}
+
+
+@pytest.fixture(scope="session")
+async def rest(mesh: Mesh, room: Api) -> AsyncIterator[AsyncRestClient]:
+    """The asynchronous client, in this suite's namespace."""
+    async with AsyncRestClient(mesh.rest_url, mesh.api_key, namespace=NAMESPACE) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def blocking(mesh: Mesh, room: Api) -> Iterator[RestClient]:
+    """The blocking client; called in threads, as the photo host lives in this one."""
+    with RestClient(mesh.rest_url, mesh.api_key, namespace=NAMESPACE) as client:
+        yield client
+
+
+def fits(value: Any, kind: Any) -> None:
+    """Assert that an answer is what its type says."""
+    assert [] == list(misfits(value, kind))
+
+
+async def test_answers_are_what_their_types_say(rest: AsyncRestClient, photos: PhotoHost) -> None:
+    """Every key of every answer is there and of its type, from an image's indexing to its deletion."""
+    collection = await rest.collections.create_collection(collection_name="rest", metadata={"a": 1})
+    fits(collection, outputs.Collection)
+    stored = await rest.percolators.create_stored_query(collection_ids=["rest"], queries=[QUERY], min_score=0.1)
+    accepted = await rest.index.index_image(
+        url=photos.picture_url(7_000_010),
+        collection_id="rest",
+        percolate={},
+        feature_extractors={
+            "read": {},
+            "describe": {},
+            "detect": {"faces": {}, "logos": {}},
+            "embed": [{"type": "text", "vector_index": "keyword", "value": "a red cup"}],
+        },
+    )
+    fits(accepted, outputs.IndexImageResponse)
+    task = await rest.wait(accepted["task_id"], timeout_s=60)
+    fits(task, outputs.Task)
+    assert "DONE" == task["status"]
+    assert [stored["percolator_id"]] == [match["percolator_id"] for match in task["matches"]]
+    asset_id = task["asset_id"]
+    assert asset_id is not None
+    fits(await rest.assets.get_asset(asset_id=asset_id, return_url=True), outputs.Asset)
+    listed = await rest.features.list_features(collection_ids=["rest"], include_vectors=True)
+    fits(listed, outputs.ListFeaturesResponse)
+    found = await rest.features.search_features(queries=[QUERY], collection_ids=["rest"])
+    fits(found, outputs.SearchFeaturesResponse)
+    assert [asset_id] == [each["asset_id"] for each in found["results"]]
+    fits(await rest.percolators.list_stored_queries(page_size=5), outputs.ListStoredQueriesResponse)
+    fits(await rest.matches.list_matches(collection_ids=["rest"]), outputs.ListMatchesResponse)
+    fits(await rest.namespaces.list_indexes(), outputs.ListIndexesResponse)
+    fits(await rest.namespaces.list_namespaces(), list[outputs.Namespace])
+    fits(await rest.assets.delete_asset(asset_id=asset_id), outputs.DeleteAssetResponse)
+
+
+async def test_a_refusal_says_what_is_wrong(rest: AsyncRestClient) -> None:
+    """Each type of error is an exception of its own, with the fields that break a rule."""
+    with pytest.raises(errors.ValidationFailed) as refused:
+        await rest.index.index_image(url="ftp://nowhere", collection_id="")
+    assert {"url", "collection_id"} == {each.field for each in refused.value.violations}
+    assert ("validation_error", False) == (refused.value.type, refused.value.retryable)
+    with pytest.raises(errors.NotFound, match="nowhere"):
+        await rest.tasks.get_task(task_id="nowhere")
+    with pytest.raises(errors.Conflict):
+        await rest.namespaces.create_namespace(namespace_name=NAMESPACE, vector_indexes=["image"])
+
+
+async def test_names_with_slashes_stay_one_name(rest: AsyncRestClient) -> None:
+    """What stands in a path is quoted, so that it asks for nothing else."""
+    with pytest.raises(errors.NotFound):
+        await rest.collections.get_collection(collection="../namespaces?x=1#y")
+
+
+async def test_an_unknown_key_is_refused(mesh: Mesh) -> None:
+    """A key that the mesh does not know raises, and is not tried again."""
+    async with AsyncRestClient(mesh.rest_url, "lm_unknown") as stranger:
+        with pytest.raises(errors.Unauthenticated):
+            await stranger.collections.list_collections()
+
+
+async def test_a_task_of_nobody_is_not_waited_for(rest: AsyncRestClient) -> None:
+    """Waiting for an unknown task raises at once."""
+    with pytest.raises(errors.NotFound):
+        await rest.wait("nowhere")
+
+
+async def test_blocking_calls_do_the_same(blocking: RestClient, photos: PhotoHost) -> None:
+    """The blocking client indexes, waits, searches and is refused like the other."""
+
+    def work() -> tuple[outputs.Task, outputs.SearchFeaturesResponse]:
+        accepted = blocking.index.index_image(
+            url=photos.picture_url(7_000_011),
+            collection_id="blocking",
+            feature_extractors={"embed": [{"type": "text", "vector_index": "keyword", "value": "a cup"}]},
+        )
+        task = blocking.wait(accepted["task_id"], timeout_s=60)
+        with pytest.raises(errors.NotFound):
+            blocking.tasks.get_task(task_id="nowhere")
+        return task, blocking.features.search_features(queries=[QUERY], collection_ids=["blocking"])
+
+    task, found = await asyncio.to_thread(work)
+    fits(task, outputs.Task)
+    assert [task["asset_id"]] == [each["asset_id"] for each in found["results"]]
+
+
+async def test_matches_are_followed_from_a_cursor(rest: AsyncRestClient, photos: PhotoHost) -> None:
+    """Who follows matches gets each once, and from its cursor on those that came after."""
+    stored = await rest.percolators.create_stored_query(collection_ids=["followed"], queries=[QUERY], min_score=0.1)
+    embed: Any = [{"type": "text", "vector_index": "keyword", "value": "a cup"}]
+    tasks = []
+    for number in (7_000_012, 7_000_013):
+        accepted = await rest.index.index_image(
+            url=photos.picture_url(number), collection_id="followed", percolate={}, feature_extractors={"embed": embed}
+        )
+        tasks.append(accepted["task_id"])
+        await rest.wait(accepted["task_id"], timeout_s=60)
+    seen = []
+    async for match in rest.follow_matches(percolator_id=stored["percolator_id"]):
+        fits(match, outputs.WatchMatchesResponse)
+        seen.append(match)
+        if len(seen) == 2:
+            break
+    assert tasks == [each["match"]["task_id"] for each in seen]
+    async for match in rest.follow_matches(cursor=seen[0]["cursor"], percolator_id=stored["percolator_id"]):
+        assert seen[1] == match
+        break

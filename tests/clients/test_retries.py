@@ -1,0 +1,187 @@
+"""What our client sends again, how long it waits before, and what errors it knows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from lensmesh_client import AsyncRestClient, RestClient, Retries, errors
+from lensmesh_client.retries import Attempts
+from services.mesh.errors import error_classes
+
+# Pauses too short to be noticed.
+SOON = Retries(attempts_max=4, seconds_max=30, first_s=0.001, longest_s=0.002)
+
+
+@dataclass
+class Answers:
+    """A server that answers what it was told to, one after the other, and keeps what it was asked."""
+
+    url: str = ""
+    planned: list[tuple[int, dict[str, str], Any]] = field(default_factory=list)
+    asked: list[web.Request] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; status 0 breaks the connection."""
+        self.asked.append(request)
+        status, headers, body = self.planned.pop(0)
+        if not status:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+        if isinstance(body, str):
+            return web.Response(status=status, headers=headers, text=body)
+        return web.json_response(body, status=status, headers=headers)
+
+    def keys(self) -> list[str | None]:
+        """The Idempotency-Key of each request."""
+        return [request.headers.get("Idempotency-Key") for request in self.asked]
+
+
+def refusal(status: int, type: str, **headers: str) -> tuple[int, dict[str, str], Any]:
+    """A refusal as the mesh writes it."""
+    error = {"message": "no", "type": type, "details": None}
+    body = {"success": False, "status": status, "error": error, "detail": [{"msg": "no"}]}
+    return status, {name.replace("_", "-"): value for name, value in headers.items()}, body
+
+
+DONE: tuple[int, dict[str, str], Any] = (200, {}, {"task_id": "t"})
+UNAVAILABLE = refusal(503, "unavailable")
+BROKEN: tuple[int, dict[str, str], Any] = (0, {}, None)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Answers]:
+    """The server, on a free port."""
+    answers = Answers()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answers.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    answers.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield answers
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def client(server: Answers) -> AsyncIterator[AsyncRestClient]:
+    """The client of that server."""
+    async with AsyncRestClient(server.url, "key", namespace="space", retries=SOON) as made:
+        yield made
+
+
+async def test_what_passes_is_sent_again_with_the_same_key(server: Answers, client: AsyncRestClient) -> None:
+    """A write is repeated after refusals that pass and broken connections, each time under one Idempotency-Key."""
+    server.planned = [UNAVAILABLE, BROKEN, refusal(409, "still_running"), DONE]
+    assert {"task_id": "t"} == await client.index.index_image(url="http://a/b", collection_id="c")
+    keys = server.keys()
+    assert 4 == len(keys)
+    assert keys[0]
+    assert {keys[0]} == set(keys)
+    assert {("Bearer key", "space")} == {(r.headers["Authorization"], r.headers["X-Namespace"]) for r in server.asked}
+
+
+async def test_blocking_calls_are_sent_again_too(server: Answers) -> None:
+    """The blocking client repeats as the other does."""
+    server.planned = [BROKEN, UNAVAILABLE, DONE]
+    with RestClient(server.url, "key", retries=SOON) as client:
+        answer = await asyncio.to_thread(client.index.index_image, url="http://a/b", collection_id="c")
+    assert {"task_id": "t"} == answer
+    assert 1 == len(set(server.keys()))
+
+
+async def test_two_calls_have_two_keys(server: Answers, client: AsyncRestClient) -> None:
+    """The same call made twice is two requests for the mesh."""
+    server.planned = [DONE, DONE]
+    for _ in range(2):
+        await client.index.index_image(url="http://a/b", collection_id="c")
+    assert 2 == len(set(server.keys()))
+
+
+@pytest.mark.parametrize(
+    ("planned", "raised"),
+    [
+        (refusal(404, "not_found"), errors.NotFound),
+        (refusal(403, "quota_exceeded"), errors.QuotaExceeded),
+        (refusal(500, "internal_error"), errors.InternalError),
+        (refusal(418, "teapot"), errors.LensmeshError),
+        ((404, {}, "<html>"), errors.LensmeshError),
+    ],
+)
+async def test_what_does_not_pass_is_sent_once(
+    server: Answers, client: AsyncRestClient, planned: Any, raised: type[errors.LensmeshError]
+) -> None:
+    """A refusal that trying again would not change raises at once."""
+    server.planned = [planned]
+    with pytest.raises(raised):
+        await client.tasks.get_task(task_id="t")
+    assert 1 == len(server.asked)
+
+
+async def test_attempts_end(server: Answers, client: AsyncRestClient) -> None:
+    """After the allowed attempts the last error is raised."""
+    server.planned = [UNAVAILABLE] * 5
+    with pytest.raises(errors.Unavailable):
+        await client.tasks.get_task(task_id="t")
+    assert SOON.attempts_max == len(server.asked)
+
+
+async def test_a_proxys_answer_passes_too(server: Answers, client: AsyncRestClient) -> None:
+    """A gateway before the mesh that says 502 in HTML is tried again."""
+    server.planned = [(502, {}, "<html>bad gateway</html>"), DONE]
+    assert {"task_id": "t"} == await client.tasks.get_task(task_id="t")
+
+
+async def test_a_key_is_made_once(server: Answers, client: AsyncRestClient) -> None:
+    """Making an API key is not repeated, and carries no Idempotency-Key: the mesh keeps no secret to replay."""
+    server.planned = [UNAVAILABLE, DONE]
+    with pytest.raises(errors.Unavailable):
+        await client.keys.create_key(email="a@example.org")
+    assert [None] == server.keys()
+
+
+def test_the_mesh_is_given_the_time_it_asks_for() -> None:
+    """A pause is never shorter than Retry-After, and one that would be too long is not made."""
+    attempts = Retries(attempts_max=9, seconds_max=10, first_s=0.1).begin()
+    assert 7.0 == attempts.pause(errors.ResourceExhausted("full", retry_after_s=7))
+    too_long = errors.ResourceExhausted("full", retry_after_s=60)
+    with pytest.raises(errors.ResourceExhausted):
+        attempts.pause(too_long)
+
+
+def test_pauses_grow_up_to_a_bound() -> None:
+    """The bound of a pause doubles, and then stays."""
+    limits = Retries(attempts_max=50, seconds_max=1e9, first_s=1, longest_s=4)
+
+    def longest(attempt: int) -> float:
+        pauses = []
+        for _ in range(200):
+            attempts = Attempts(limits)
+            pauses.append([attempts.pause(errors.Unavailable("no")) for _ in range(attempt)][-1])
+        return max(pauses)
+
+    assert longest(1) <= 1 < longest(2) <= 2 < longest(3) <= 4
+    assert longest(9) <= 4
+
+
+def test_its_table_is_the_meshs() -> None:
+    """Every type of the mesh's error table has a class here, and both agree on whether trying again may help."""
+    ours = {name: each.RETRYABLE for name, each in errors.TABLE.items() if each not in errors.OWN}
+    # Known here before every mesh has it.
+    ours = {name: ours[name] for name in ours if name in error_classes() or name != "still_running"}
+    assert {name: each.retryable for name, each in error_classes().items()} == ours
+
+
+async def test_a_retry_after_is_read(server: Answers, client: AsyncRestClient) -> None:
+    """The header Retry-After is in the exception, also of a type that this client does not know."""
+    server.planned = [refusal(429, "resource_exhausted", Retry_After="40"), refusal(503, "new", Retry_After="41")]
+    for expected in (40.0, 41.0):
+        with pytest.raises(errors.LensmeshError) as refused:
+            await client.tasks.get_task(task_id="t")
+        assert (expected, True) == (refused.value.retry_after_s, refused.value.retryable)
