@@ -17,7 +17,7 @@ endif
 export LENSMESH_MODEL_SET := $(SET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench-mesh bench-batching bench-vision protos models clean distclean
+.PHONY: help setup demo up test check format bench-mesh bench-search bench-batching bench-vision protos models clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: $(STAMPS)/venv ## Format the code and the contracts
 
 bench-mesh: setup ## Measure what the mesh costs beyond its models
 	@$(BIN)/python -m bench.mesh
+
+bench-search: setup ## Measure searches through the gateway beside pymilvus alone
+	@$(BIN)/python -m bench.search
 
 bench-batching: setup ## Measure which networks are cheaper in batches
 	@$(BIN)/python -m bench.batching

@@ -116,7 +116,6 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
     ) -> embedder_pb2.ReadFeatureResponse:
         """Read a feature."""
         tenant, feature_id = Tenant(request.namespace_id), request.feature_id
-        tenant.key(feature_id)
         found = await self._store.features_by_id(tenant, [feature_id], include_vectors=request.include_vectors)
         if feature_id not in found:
             raise NotFound(f"no feature {feature_id!r} in this namespace")

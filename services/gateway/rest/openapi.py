@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
@@ -23,6 +24,27 @@ _WELL_KNOWN: dict[str, dict[str, Any]] = {
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.Value": {},
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "lensmesh.v1.Vector": {
+        "anyOf": [{"type": "array", "items": {"type": "number"}}, {"$ref": "#/components/schemas/SparseVector"}]
+    },
+    "lensmesh.v1.Embedding": {
+        "anyOf": [
+            {
+                "type": "object",
+                "properties": {"vector": {"type": "array", "items": {"type": "number"}}},
+                "required": ["vector"],
+            },
+            {"$ref": "#/components/schemas/SparseVector"},
+        ]
+    },
+}
+_SPARSE_VECTOR = {
+    "type": "object",
+    "properties": {
+        "indices": {"type": "array", "items": {"type": "integer"}},
+        "values": {"type": "array", "items": {"type": "number"}},
+    },
+    "required": ["indices", "values"],
 }
 _SCALARS: dict[int, dict[str, Any]] = {
     _F.TYPE_STRING: {"type": "string"},
@@ -47,7 +69,7 @@ _ERRORS = {
 
 def describe(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
     """The description of all operations."""
-    schemas: dict[str, Any] = {"Error": _error_schema()}
+    schemas: dict[str, Any] = {"Error": _error_schema(), "SparseVector": _SPARSE_VECTOR}
     paths: dict[str, Any] = {}
     for operation in operations:
         for number, binding in enumerate(bindings(operation)):
@@ -56,6 +78,7 @@ def describe(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
                 entry["operationId"] += f"Alias{number}"
                 entry["deprecated"] = True
             paths.setdefault(binding.path, {})[binding.method.lower()] = entry
+    _link(paths, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -122,6 +145,42 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def _link(paths: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Say which operations take an id that another one's answer has, at its top or in its first result."""
+    entries = [entry for item in paths.values() for entry in item.values() if not entry.get("deprecated")]
+    # What was deleted can't be asked for again.
+    givers = [entry for entry in entries if not entry["operationId"].startswith("Delete")]
+    takers: dict[str, list[str]] = {}
+    for entry in entries:
+        for parameter in entry["parameters"]:
+            if parameter["in"] == "path":
+                takers.setdefault(parameter["name"], []).append(entry["operationId"])
+    for entry in givers:
+        content = entry["responses"]["200"]["content"].get("application/json", {})
+        links = {}
+        for name, pointer in _ids(content.get("schema", {}), schemas):
+            # /collections/{collection} takes a name or an id, and so do namespaces.
+            for parameter in (name, name.removesuffix("_id")):
+                for taker in takers.get(parameter, ()):
+                    expression = f"$response.body#{pointer}"
+                    links[taker] = {"operationId": taker, "parameters": {parameter: expression}}
+        if links:
+            entry["responses"]["200"]["links"] = links
+
+
+def _ids(schema: dict[str, Any], schemas: dict[str, Any], pointer: str = "") -> Iterator[tuple[str, str]]:
+    """The ids that an answer has, with their JSON pointers."""
+    # A field of an answer may be null, so that it is one of two.
+    reference = next((each["$ref"] for each in (schema, *schema.get("anyOf", ())) if "$ref" in each), "")
+    properties = schemas.get(reference.rpartition("/")[2], {}).get("properties", {})
+    for name, inner in properties.items():
+        if name.endswith("_id"):
+            yield name, f"{pointer}/{name}"
+        elif name == "results":
+            items = inner["items"]
+            yield from _ids(items, schemas, f"{pointer}/{name}/0")
+
+
 def _leave_out(schema: dict[str, Any], names: list[str]) -> None:
     """Take fields that stand in the path out of the body's schema."""
     for name in names:
@@ -156,6 +215,10 @@ def _reference(message: Descriptor, schemas: dict[str, Any], *, request: bool = 
             # A field that has aliases can't be required by its one name.
             if _rules(field).required and not json_aliases(field):
                 required.append(json_name(field))
+        if "groups" in properties:
+            # In JSON the groups stand in the place of the results.
+            group = {"type": "object", "description": properties.pop("groups")["description"]}
+            properties["results"]["items"] = {"anyOf": [properties["results"]["items"], group]}
         schema = {"type": "object", "properties": properties, "description": _comments().get(message.full_name, "")}
         if request or required:
             schema["additionalProperties"] = False
