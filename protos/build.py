@@ -83,7 +83,8 @@ def build_stubs(generated: Path = GENERATED) -> None:
         image = ["-I.", "--include_imports", "--include_source_info", f"-o{target}/lensmesh/v1/contracts.binpb"]
         _protoc(imports, image, _sources())
         # In a process of its own: it imports what was just made, whatever this one has imported.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(target), str(PROTOS.parent)])}
+        path = [str(target), str(PROTOS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
         subprocess.run([sys.executable, PROTOS / "rest_client.py", target], check=True, env=environment)
         shutil.rmtree(generated, ignore_errors=True)
         shutil.copytree(target, generated, ignore=shutil.ignore_patterns("__pycache__"))

@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 
 from buf.validate import validate_pb2
@@ -70,10 +70,10 @@ class _Parameter:
     comment: str
 
 
-def services() -> list[ServiceDescriptor]:
-    """The public services: those whose methods have HTTP annotations."""
-    names = sorted(file.name for file in resources.files("lensmesh.v1").iterdir() if file.name.endswith("_pb2.py"))
-    modules = [import_module(f"lensmesh.v1.{name.removesuffix('.py')}") for name in names]
+def services(stubs: Path) -> list[ServiceDescriptor]:
+    """The public services among the stubs in a folder: those whose methods have HTTP annotations."""
+    names = sorted(path.stem for path in stubs.glob("*_pb2.py"))
+    modules = [import_module(f"lensmesh.v1.{name}") for name in names]
     found = [each for module in modules for each in module.DESCRIPTOR.services_by_name.values()]
     return [each for each in found if any(_rule(method) for method in each.methods)]
 
@@ -88,7 +88,8 @@ def write(target: Path) -> None:
     """Write the modules into target/lensmesh/rest and target/lensmesh/rpc.py."""
     folder = target / "lensmesh" / "rest"
     folder.mkdir()
-    public, comments = services(), _comments()
+    stubs = target / "lensmesh" / "v1"
+    public, comments = services(stubs), _comments(stubs / "contracts.binpb")
     (folder / "__init__.py").write_text('"""The REST API, typed. Made by protos/rest_client.py."""\n')
     (folder / "inputs.py").write_text(_types(_reachable(public, inputs=True), comments, inputs=True))
     (folder / "outputs.py").write_text(_types(_reachable(public, inputs=False), comments, inputs=False))
@@ -302,11 +303,10 @@ def _quoted(text: str, indent: str) -> list[str]:
     return [f'{indent}"""{wrapped[0]}', *(f"{indent}{line}".rstrip() for line in wrapped[1:]), f'{indent}"""']
 
 
-def _comments() -> dict[str, str]:
+def _comments(image: Path) -> dict[str, str]:
     """The leading comment of every message, field, service and method."""
     comments: dict[str, str] = {}
-    image = resources.files("lensmesh.v1").joinpath("contracts.binpb").read_bytes()
-    for file in FileDescriptorSet.FromString(image).file:
+    for file in FileDescriptorSet.FromString(image.read_bytes()).file:
         for location in file.source_code_info.location:
             path = list(location.path)
             if len(path) not in (2, 4) or path[0] not in (4, 6) or (len(path) == 4 and path[2] != 2):

@@ -57,6 +57,21 @@ class RestClient(blocking.Calls):
         """Close the connections."""
         self._http.close()
 
+    def health(self) -> None:
+        """Return if the REST door answers.
+
+        Raises:
+            LensmeshError: it does not.
+        """
+        self._door.call("GET", "/healthcheck")
+
+    def ready(self) -> dict[str, str]:
+        """What the gateway says of each server behind it: "OK", or why not."""
+        try:
+            return wire.checks(self._http.get("/readyz"))
+        except httpx.HTTPError as error:
+            raise wire.unreachable(error, str(self._http.base_url)) from error
+
     def wait(self, task_id: str, *, timeout_s: float | None = None) -> outputs.Task:
         """The task once it has ended, well or not.
 
@@ -131,6 +146,17 @@ class AsyncRestClient(asynchronous.Calls):
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def health(self) -> None:
+        """As `RestClient.health`."""
+        await self._door.call("GET", "/healthcheck")
+
+    async def ready(self) -> dict[str, str]:
+        """As `RestClient.ready`."""
+        try:
+            return wire.checks(await self._http.get("/readyz"))
+        except httpx.HTTPError as error:
+            raise wire.unreachable(error, str(self._http.base_url)) from error
 
     async def wait(self, task_id: str, *, timeout_s: float | None = None) -> outputs.Task:
         """As `RestClient.wait`."""

@@ -64,6 +64,18 @@ def answer(response: httpx.Response) -> Any:
     raise refusal(response)
 
 
+def checks(response: httpx.Response) -> dict[str, str]:
+    """What /readyz says, which answers 503 where something is missing.
+
+    Raises:
+        LensmeshError: somebody else answered.
+    """
+    try:
+        return dict(response.json()["checks"])
+    except (ValueError, KeyError, TypeError):
+        raise refusal(response) from None
+
+
 def refusal(response: httpx.Response) -> LensmeshError:
     """The error in an answer that was read."""
     wait = response.headers.get("retry-after", "")

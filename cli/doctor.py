@@ -1,0 +1,166 @@
+"""`lensmesh doctor`: looks at everything that a mesh needs, and says what to do about what is wrong."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from lensmesh.v1 import namespace_pb2
+
+from cli import exits
+from cli.connection import Connection, NoMesh, data_dir, endpoints, find
+from cli.session import Session
+from lensmesh_client import GrpcClient, LensmeshError, RestClient, Retries
+
+# Free bytes below which NATS and Milvus soon refuse to write.
+_FREE_BYTES_MIN = 2 * 1024**3
+# A doctor does not wait long for a patient to answer.
+_RETRIES = Retries(attempts_max=2, seconds_max=5)
+_TIMEOUT_S = 10.0
+_PLATFORMS = {("Linux", "x86_64"), ("Linux", "aarch64")}
+# What brings a dependency back.
+_ADVICE = {
+    "nats": "look for lines of nats in the output of ./lensmesh up; of a server of your own: LENSMESH_NATS_URL",
+    "triton": "look for lines of triton in the output of ./lensmesh up; of your own: LENSMESH_TRITON_ADDRESS",
+    "milvus": "look for lines of milvus in the output of ./lensmesh up; of your own: LENSMESH_MILVUS_URI",
+}
+_SERVICE_ADVICE = "the runner starts it again within seconds; if not, its lines in the output of ./lensmesh up say why"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look showed: whether all is well, what was seen, and what to do if not."""
+
+    check: str
+    ok: bool
+    seen: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@click.option("--url", envvar="LENSMESH_URL", default="", help="The REST door; default: this machine's mesh.")
+@click.option("--api-key", envvar="LENSMESH_API_KEY", default="", help="Default: this machine's development key.")
+@click.option("--namespace", envvar="LENSMESH_NAMESPACE", default="", help="Name or id; default: the key's own.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
+def doctor_command(url: str, api_key: str, namespace: str, as_json: bool) -> None:
+    """Check the machine, the mesh, all that it needs, and the key; exit code 1 when something is wrong."""
+    findings = [*_machine()]
+    reached = False
+    try:
+        connection = find(url, api_key, namespace)
+    except NoMesh as error:
+        findings.append(Finding("mesh", False, str(error), "./lensmesh up"))
+    else:
+        with RestClient(
+            connection.url, connection.api_key, namespace=namespace, retries=_RETRIES, timeout_s=_TIMEOUT_S
+        ) as client:
+            found = list(_mesh(client, connection))
+        reached = found[0].ok
+        findings += found
+    healthy = all(each.ok for each in findings)
+    if as_json:
+        Session.document({"healthy": healthy, "checks": [asdict(each) for each in findings]})
+    else:
+        _print(findings)
+    raise SystemExit(exits.DONE if healthy else exits.FAILED if reached else exits.UNREACHABLE)
+
+
+def _machine() -> Iterator[Finding]:
+    """What can be seen without a mesh."""
+    version = platform.python_version()
+    advice = "make the environment with Python 3.11: make PYTHON=/path/to/python3.11 setup"
+    yield Finding("python", sys.version_info[:2] == (3, 11), version, advice)
+    where = (platform.system(), platform.machine())
+    advice = "the embedded Triton runs on Linux x86_64 and aarch64; elsewhere, set LENSMESH_TRITON_ADDRESS"
+    served = where in _PLATFORMS or bool(os.environ.get("LENSMESH_TRITON_ADDRESS"))
+    yield Finding("platform", served, f"{' '.join(where)}, {' '.join(platform.libc_ver())}", advice)
+    folder = data_dir()
+    free = shutil.disk_usage(_existing(folder)).free
+    advice = f"free at least {_FREE_BYTES_MIN / 1e9:.0f} GB, or set LENSMESH_DATA_DIR to a larger disk"
+    yield Finding("disk", free >= _FREE_BYTES_MIN, f"{free / 1e9:.1f} GB free at {folder}", advice)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+
+
+def _mesh(client: RestClient, connection: Connection) -> Iterator[Finding]:
+    """What the mesh says of itself; the first finding is about its REST door."""
+    try:
+        client.health()
+    except LensmeshError as error:
+        advice = "is it running? ./lensmesh up starts one here; elsewhere, check LENSMESH_URL and the way to it"
+        yield Finding("rest", False, error.message, advice)
+        return
+    yield Finding("rest", True, connection.url)
+    yield from _grpc(connection)
+    yield from _dependencies(client)
+    yield from _key(client, connection)
+    yield from _processes(connection)
+
+
+def _grpc(connection: Connection) -> Iterator[Finding]:
+    """The gRPC door, where its address is known: of this machine's mesh."""
+    known = endpoints()
+    if known is None or known["rest_url"] != connection.url:
+        return
+    address = known["grpc_address"]
+    try:
+        with GrpcClient(address, connection.api_key, retries=_RETRIES, timeout_s=_TIMEOUT_S) as client:
+            client.namespaces.ListNamespaces(namespace_pb2.ListNamespacesRequest())
+    except LensmeshError as error:
+        # An answer, even a refusal, is an answer: the key has a check of its own.
+        yield Finding("grpc", error.type != "unreachable", f"{address}: {error.message}", "restart the mesh")
+    else:
+        yield Finding("grpc", True, address)
+
+
+def _dependencies(client: RestClient) -> Iterator[Finding]:
+    """Every server behind the gateway, as /readyz names them."""
+    try:
+        state = client.ready()
+    except LensmeshError as error:
+        yield Finding("readyz", False, error.message, "restart the mesh")
+        return
+    for name, said in sorted(state.items()):
+        yield Finding(name, said == "OK", said, _ADVICE.get(name, _SERVICE_ADVICE))
+
+
+def _key(client: RestClient, connection: Connection) -> Iterator[Finding]:
+    advice = "set LENSMESH_API_KEY to a key of this mesh; whoever has the permission admin makes one: ./lensmesh keys"
+    try:
+        spaces = [each["namespace_name"] for each in client.namespaces.list_namespaces()]
+        client.collections.list_collections(page_size=1)
+    except LensmeshError as error:
+        if error.type == "not_found":
+            advice = "set LENSMESH_NAMESPACE to a namespace that exists"
+        yield Finding("key", False, error.message, advice)
+    else:
+        shown = ", ".join(spaces[:5]) + (f" and {len(spaces) - 5} more" if len(spaces) > 5 else "")
+        yield Finding("key", True, f"{connection.api_key[:7]}…, namespaces: {shown}")
+
+
+def _processes(connection: Connection) -> Iterator[Finding]:
+    """The processes of this machine's mesh."""
+    known = endpoints()
+    if known is None or known["rest_url"] != connection.url:
+        return
+    gone = sorted(name for name, pid in known["pids"].items() if pid is None or not Path(f"/proc/{pid}").exists())
+    if Path("/proc").exists():
+        seen = f"not running: {', '.join(gone)}" if gone else f"{len(known['pids'])} running"
+        yield Finding("processes", not gone, seen, _SERVICE_ADVICE)
+
+
+def _print(findings: list[Finding]) -> None:
+    for each in findings:
+        mark = click.style("ok  ", fg="green") if each.ok else click.style("FAIL", fg="red", bold=True)
+        click.echo(f"{mark} {each.check:12} {each.seen}")
+        if not each.ok:
+            click.echo(f"     {'':12} -> {each.advice}")
