@@ -28,6 +28,11 @@ ifeq ($(LENSMESH_TRITON_ADDRESS),)
 EMBEDDED_TRITON := $(STAMPS)/triton-venv $(if $(filter %.json,$(SET)),,$(STAMPS)/models-$(SET))
 endif
 
+# A Milvus server, not the embedded one: one test of the path that clusters take. Its wheel is for this platform alone.
+ifeq ($(shell uname -sm),Linux x86_64)
+MILVUS_SERVER := $(STAMPS)/milvus-server
+endif
+
 setup: $(STAMPS)/paths $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
 
 demo: setup ## Index the sample photos, percolate and search them, and end
@@ -36,7 +41,7 @@ demo: setup ## Index the sample photos, percolate and search them, and end
 up: setup ## Run the mesh in the foreground; Ctrl-C drains it
 	@$(BIN)/python -m runner.up
 
-test: setup $(STAMPS)/models-lite $(PUBLISHED:%=$(STAMPS)/mixpeek-%) ## Run the whole test suite against real servers
+test: setup $(STAMPS)/models-lite $(MILVUS_SERVER) $(PUBLISHED:%=$(STAMPS)/mixpeek-%) ## Run the whole test suite against real servers
 	$(BIN)/python -m pytest
 
 check: $(STAMPS)/paths $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
@@ -113,6 +118,11 @@ $(STAMPS)/mixpeek-%: requirements/mixpeek-%.txt $(UV)
 	@echo "lensmesh: installing the published client mixpeek $* (about 5 MB to download the first time)"
 	@$(PYTHON) -m venv .cache/mixpeek-$*
 	@$(UV) pip sync -q --python .cache/mixpeek-$*/bin/python --require-hashes requirements/mixpeek-$*.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/milvus-server: requirements/milvus-server.txt $(UV)
+	@echo "lensmesh: fetching a Milvus server for one test (about 60 MB to download the first time)"
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --target .cache/milvus-server --require-hashes -r requirements/milvus-server.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/protos: $(STAMPS)/venv $(wildcard protos/*.py protos/lensmesh/v1/*.proto)

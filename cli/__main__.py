@@ -6,6 +6,7 @@ import click
 
 from cli.doctor import doctor_command
 from cli.images import index_command, search_command, task_command
+from cli.keys import keys_group
 from cli.percolation import matches_command, query_group
 from cli.reembed import reembed_command
 from cli.up import up_command
@@ -27,6 +28,7 @@ for command in (
     search_command,
     query_group,
     matches_command,
+    keys_group,
     reembed_command,
     doctor_command,
 ):

@@ -53,8 +53,8 @@ class DenseEmbedding(TypedDict):
 
     vector: list[float]
 '''
-# A message that an answer may lack without its field being declared optional; null in JSON.
-_MAY_LACK = {"limits", "expires_at", "last_used_at"}
+# Messages that an answer may lack without their fields being declared optional; null in JSON.
+_MAY_LACK = {"lensmesh.v1.Namespace.limits"}
 # Their answers hold a secret, so the mesh keeps none to replay: they take no Idempotency-Key.
 _NEVER_REPLAYED = {"CreateKey", "RotateKey"}
 _HEAD = '"""{what} Made by protos/rest_client.py; changes here are lost."""\n\nfrom __future__ import annotations\n\n'
@@ -243,7 +243,7 @@ def _kind(field: FieldDescriptor, *, nullable: bool, prefix: str = "") -> str:
         return f"dict[str, {_one(field.message_type.fields_by_name['value'], prefix)}]"
     if field.is_repeated:
         return f"{sequence}[{_one(field, prefix)}]"
-    lacking = field.has_presence and (field.containing_oneof or field.name in _MAY_LACK)
+    lacking = field.has_presence and (field.containing_oneof or field.full_name in _MAY_LACK)
     # An enum that is not set has no name in JSON.
     unnamed = field.type == _F.TYPE_ENUM
     return _one(field, prefix) + (" | None" if nullable and (lacking or unnamed) else "")

@@ -170,7 +170,7 @@ async def tenant(mesh: Mesh, api: Api, request: pytest.FixtureRequest) -> AsyncI
     indexes = ["image", "multimodal", "text", "keyword"]
     made = await api.http.post("/namespaces", json={"namespace_name": name, "vector_indexes": indexes})
     assert made.status_code == 200, made.text
-    key = await api.http.post("/organizations/users/t@example.org/api-keys", json={"namespaces": [name]})
+    key = await api.http.post(f"/organizations/users/{name}@example.org/api-keys", json={"namespaces": [name]})
     assert key.status_code == 200, key.text
     client = api_of(mesh, key.json()["api_key"])
     yield client

@@ -24,12 +24,16 @@ SEED = 1
 ROLES: tuple[Any, ...] = (ocr, faces, logos, retrieval)
 
 
-def measure(ours: Ours, found: samples.Samples) -> dict[str, Any]:
-    """The keys of every role that has samples. A further role gets its place here and among ROLES."""
+def measure(ours: Ours, found: samples.Samples, source: str) -> dict[str, Any]:
+    """The keys of every role that has samples, and what they were measured on.
+
+    A further role gets its place here and among ROLES.
+    """
     keys: dict[str, Any] = {}
-    for role, given in zip(ROLES, (found.texts, found.faces, found.logos, found.photos), strict=True):
-        if given:
-            keys |= role.measure(ours, given)
+    inputs: tuple[list[Any], ...] = ([found.texts], [found.faces], [found.logos, found.crops], [found.photos])
+    for role, given in zip(ROLES, inputs, strict=True):
+        if given[0]:
+            keys |= role.measure(ours, *given) | {f"{role.__name__.rpartition('.')[2]}_source": source}
             print("\n".join(role.report(keys)), flush=True)
     return keys
 
@@ -62,8 +66,8 @@ def main() -> int:
             print("error: no data set that is read here was found", file=sys.stderr)
             return 1
         with serving([model for role in ROLES for model in role.MODELS]) as ours:
-            keys = measure(ours, found)
-    keys["vision_source"] = str(given.data) if given.data else f"rendered, seed {given.seed}"
+            source = "public data sets" if given.data else f"rendered, seed {given.seed}"
+            keys = measure(ours, found, source)
     keys["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     merge(keys, RESULTS)
     print(f"written to {RESULTS}")

@@ -65,6 +65,11 @@ class Ours:
         """The JSON that a model gives for one element of each input."""
         return json.loads(self._ask(model, output, **inputs)[0, 0])
 
+    def documents(self, model: str, outputs: Sequence[str], **inputs: bytes) -> list[Any]:
+        """Several outputs of ``document``."""
+        tensors = {name: np.array([[data]], np.object_) for name, data in inputs.items()}
+        return [json.loads(values[0, 0]) for values in self._infer(model, outputs, tensors)]
+
     def vector(self, model: str, **inputs: bytes) -> NDArray[np.float32]:
         """The VECTOR, float32 [D], that a model gives for one element of each input."""
         return np.asarray(self._ask(model, "VECTOR", **inputs)[0], dtype=np.float32)
@@ -74,14 +79,16 @@ class Ours:
 
     def infer(self, model: str, output: str, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """One output of a model; object arrays are sent as BYTES."""
+        return self._infer(model, [output], inputs)[0]
+
+    def _infer(self, model: str, outputs: Sequence[str], inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
         tensors = []
         for name, values in inputs.items():
             tensors.append(InferInput(name, list(values.shape), np_to_triton_dtype(values.dtype)))
             tensors[-1].set_data_from_numpy(values)
-        wanted = [InferRequestedOutput(output)]
+        wanted = [InferRequestedOutput(output) for output in outputs]
         answer = self._client.infer(model, tensors, outputs=wanted, client_timeout=_ANSWER_SECONDS_MAX)
-        found: NDArray[Any] = answer.as_numpy(output)
-        return found
+        return [answer.as_numpy(output) for output in outputs]
 
     def cpu_s(self) -> float:
         """CPU seconds so far of the server and of this process."""

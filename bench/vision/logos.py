@@ -1,6 +1,8 @@
-"""Logos that are pictures: precision and recall of ``logos`` beside plain keypoint matching over the same gallery.
+"""Logos: precision and recall of ``logos`` beside plain keypoint matching over the same gallery.
 
-Read lines are given as none, so that neither reading nor wordmarks count.
+On rendered samples read lines are given as none, so that neither reading nor wordmarks count. On photos with crops of
+marks beside them, the crops are a namespace's own marks, and each way is measured: with read lines, as the mesh finds
+logos, without, and by the gallery that ships alone.
 """
 
 from __future__ import annotations
@@ -17,15 +19,19 @@ import numpy as np
 
 from bench.vision.boxes import Finding, overlap, precision, recall_at
 from bench.vision.engines import ROOT, Answer, Ours, reference, serving
-from bench.vision.samples import Box, LogoSample, Point, paths
+from bench.vision.own_logos import MODELS as OWN_MODELS
+from bench.vision.own_logos import NO_LINES, OwnLogos
+from bench.vision.samples import Box, LogoCrop, LogoSample, Point, paths
 
-MODELS = ("logos", "logo_detector", "logo_encoder")
+_NETWORKS = ("logos", "logo_detector", "logo_encoder")
+MODELS = (*_NETWORKS, *OWN_MODELS)
+# What was tuned on; it counts in its own row only.
+_TUNED_ON = "training"
 _PRECISION_MIN = 0.9
 _OVERLAP_MIN = 0.5
 _CURVE = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _GALLERY_SIZES = (100, 5000)
 _TIMED_IMAGES = 24
-_NO_LINES = b"[]"
 _ICONS = "simpleicons/icons.py"
 _LETTERS = re.compile("[^a-z0-9]+")
 # Where FlickrLogos-27 spells a brand unlike its owner.
@@ -39,18 +45,56 @@ def icons() -> Path:
     return ROOT / ".cache" / "weights" / str(sha256)
 
 
-def measure(ours: Ours, samples: Sequence[LogoSample]) -> dict[str, Any]:
+def measure(ours: Ours, samples: Sequence[LogoSample], crops: Sequence[LogoCrop] = ()) -> dict[str, Any]:
     """The keys of this role. Recall is over marks of the gallery; precision over everything that was named."""
     files = paths(samples)
+    ways: dict[str, dict[str, Any]] = {}
+    if crops:
+        found = OwnLogos(ours, crops).answers(files)
+        with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
+            listed = Path(folder) / "crops.json"
+            listed.write_text(json.dumps([(crop.name, crop.path, crop.box) for crop in crops]))
+            plain = reference("logos", files, "--icons", str(icons()), "--crops", str(listed))
+        answers = found.read
+        ways["logos_without_reading"] = _rows(samples, found.unread, plain)
+        ways["logos_shipped_gallery"] = _rows(
+            samples, found.shipped, reference("logos", files, "--icons", str(icons()))
+        )
+        ways["logos_reading"] = {"cpu_ms_per_image": found.reading_cpu_ms, "crops": len(crops)}
+    else:
+        answers = ours.answers("logos", "LOGOS", files, LINES=NO_LINES)
+        plain = reference("logos", files, "--icons", str(icons()))
+    rows = _rows(samples, answers, plain)
+    overall = rows["overall"]
+    return {
+        "logos_precision": overall["precision"],
+        "logos_recall": overall["recall"],
+        "logos_recall_ratio_to_keypoints": overall["recall_ratio"],
+        "logos_cpu_ms_per_image": overall["cpu_ms_per_image"],
+        "logos_gallery_sizes": {str(size): _cost(size, files[:_TIMED_IMAGES]) for size in _GALLERY_SIZES},
+        "logos_curve": _curve(samples, answers),
+        "logos": rows,
+    } | ways
+
+
+def _counted(samples: Sequence[LogoSample]) -> list[str]:
+    subsets = dict.fromkeys(sample.subset for sample in samples)
+    return [name for name in subsets if name != _TUNED_ON] or list(subsets)
+
+
+def _rows(samples: Sequence[LogoSample], ours: Sequence[Answer], plain: Sequence[Answer]) -> dict[str, Any]:
+    """A row for each subset, and one for all that nothing was tuned on."""
     bar = float(json.loads((ROOT / "models" / "sets" / "lite.json").read_text())["roles"]["logos"]["threshold"])
-    answers = ours.answers("logos", "LOGOS", files, LINES=_NO_LINES)
-    plain = reference("logos", files, "--icons", str(icons()))
-    subsets = list(dict.fromkeys(sample.subset for sample in samples))
-    rows = {name: _row(samples, answers, plain, (name,), bar) for name in subsets}
-    rows["overall"] = _row(samples, answers, plain, subsets, bar)
-    findings = _findings(samples, answers, subsets)
-    expected = rows["overall"]["marks"]
-    curve = [
+    subsets = dict.fromkeys(sample.subset for sample in samples)
+    rows = {name: _row(samples, ours, plain, (name,), bar) for name in subsets}
+    return rows | {"overall": _row(samples, ours, plain, _counted(samples), bar)}
+
+
+def _curve(samples: Sequence[LogoSample], answers: Sequence[Answer]) -> list[dict[str, float]]:
+    counted = _counted(samples)
+    findings = _findings(samples, answers, counted)
+    expected = sum(len(sample.names) for sample in samples if sample.known and sample.subset in counted)
+    return [
         {
             "confidence": at,
             "precision": round(precision(findings, threshold=at), 4),
@@ -58,31 +102,36 @@ def measure(ours: Ours, samples: Sequence[LogoSample]) -> dict[str, Any]:
         }
         for at in _CURVE
     ]
-    sizes = {str(size): _cost(size, files[:_TIMED_IMAGES]) for size in _GALLERY_SIZES}
-    overall = rows["overall"]
-    return {
-        "logos_precision": overall["precision"],
-        "logos_recall": overall["recall"],
-        "logos_recall_ratio_to_keypoints": overall["recall_ratio"],
-        "logos_cpu_ms_per_image": overall["cpu_ms_per_image"],
-        "logos_gallery_sizes": sizes,
-        "logos_curve": curve,
-        "logos": rows,
-    }
 
 
 def judge(sample: LogoSample, logos: Sequence[dict[str, Any]]) -> list[Finding]:
-    """Matches ``{"name", "confidence", "quad"}`` to the sample's marks, best first, each mark once."""
+    """Matches ``{"name", "confidence", "quad"}`` to the sample's marks, best first, each mark once.
+
+    On a photo that is labelled as a whole each name counts once; a name that its labels do not speak of counts not.
+    """
     boxes: list[Box | None] = [_around(quad) for quad in sample.quads]
     boxes += [None] * (len(sample.names) - len(boxes))
     free = list(zip(map(_plain, sample.names), boxes, strict=True)) if sample.known else []
+    labelled = {_plain(name) for name in sample.labelled}
+    named: set[str] = set()
     findings = []
     for logo in sorted(logos, key=lambda each: -float(each["confidence"])):
-        fits = [mark for mark in free if mark[0] == _plain(logo["name"]) and _lies_on(mark[1], logo["quad"])]
+        name = _plain(logo["name"])
+        if (labelled and name not in labelled and sample.names) or (name in named and not sample.quads):
+            continue
+        named.add(name)
+        fits = [mark for mark in free if mark[0] == name and _lies_on(mark[1], logo["quad"])]
         if fits:
             free.remove(fits[0])
         findings.append(Finding(float(logo["confidence"]), bool(fits)))
     return findings
+
+
+def _unjudged(sample: LogoSample, logos: Sequence[dict[str, Any]], bar: float) -> int:
+    """Brands that were named and that the sample's labels say nothing about."""
+    labelled = {_plain(name) for name in sample.labelled}
+    named = {_plain(logo["name"]) for logo in logos if float(logo["confidence"]) >= bar}
+    return len(named - labelled) if labelled and sample.names else 0
 
 
 def _plain(name: str) -> str:
@@ -129,6 +178,7 @@ def _row(
         "precision": round(precision(found, threshold=bar), 4),
         "recall": recall,
         "wrong": sum(not finding.right for finding in kept),
+        "unjudged": sum(_unjudged(samples[index], ours[index].found, bar) for index in chosen),
         "recall_at_precision": round(best, 4),
         "keypoints_recall": round(reached, 4),
         "recall_ratio": round(best / reached, 2) if reached else None,
@@ -142,8 +192,8 @@ def _cost(size: int, files: Sequence[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as folder:
         repository = Path(folder) / "repository"
         _with_gallery(ROOT / "models" / "repository", repository, size)
-        with serving(MODELS, repository) as ours:
-            answers = ours.answers("logos", "LOGOS", files, LINES=_NO_LINES)
+        with serving(_NETWORKS, repository) as ours:
+            answers = ours.answers("logos", "LOGOS", files, LINES=NO_LINES)
     cpu = sum(answer.cpu_ms for answer in answers) / len(answers)
     return {"cpu_ms": round(cpu, 1), "ms": round(sum(answer.ms for answer in answers) / len(answers), 1)}
 
@@ -174,18 +224,25 @@ def _with_gallery(source: Path, target: Path, size: int) -> None:
 
 
 def report(keys: dict[str, Any]) -> list[str]:
-    """The role's table as lines of text."""
-    lines = [
-        f"{'logos':11}{'images':>7}{'marks':>7}   precision   recall (keypoints)   wrong   CPU-ms an image (keypoints)"
-    ]
-    for name, row in keys["logos"].items():
-        lines.append(
-            f"{name:11}{row['images']:7}{row['marks']:7}   {row['precision']:.3f}       "
-            f"{row['recall']:.3f} ({row['keypoints_recall']:.3f})        {row['wrong']:5}   "
-            f"{row['cpu_ms_per_image']:.0f} ({row['keypoints_cpu_ms_per_image']:.0f})"
-        )
+    """The role's tables as lines of text."""
+    lines = _table("logos", keys["logos"])
+    for way in ("logos_without_reading", "logos_shipped_gallery"):
+        lines += _table(way.removeprefix("logos_").replace("_", " "), keys[way]) if way in keys else []
+    lines += [f"{name}: {value}" for name, value in keys.get("logos_reading", {}).items()]
     lines += [
         f"gallery of {size}: {cost['cpu_ms']} CPU-ms, {cost['ms']} ms"
         for size, cost in keys["logos_gallery_sizes"].items()
     ]
     return lines
+
+
+def _table(title: str, rows: dict[str, Any]) -> list[str]:
+    head = (
+        "images  marks   precision   wrong unjudged   recall   where precision is 0.9 (keypoints)   CPU-ms (keypoints)"
+    )
+    return [f"{title:16}{head}"] + [
+        f"{name:15}{row['images']:7}{row['marks']:7}   {row['precision']:.3f}  {row['wrong']:9}{row['unjudged']:9}   "
+        f"{row['recall']:.3f}    {row['recall_at_precision']:.3f} ({row['keypoints_recall']:.3f})"
+        f"{row['cpu_ms_per_image']:29.0f} ({row['keypoints_cpu_ms_per_image']:.0f})"
+        for name, row in rows.items()
+    ]

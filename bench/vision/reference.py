@@ -57,11 +57,11 @@ def faces(weights: Path) -> Reader:
     return run
 
 
-def logos(icons: Path) -> Reader:
-    """Keypoint matching over the gallery of ``icons``."""
+def logos(icons: Path, crops: Path | None) -> Reader:
+    """Keypoint matching over the gallery of ``icons`` and the crops of a JSON list of [name, path, box]."""
     from bench.vision import keypoints
 
-    return keypoints.finder(icons)
+    return keypoints.finder(icons, json.loads(crops.read_text()) if crops else ())
 
 
 def measure(reader: Reader, files: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,12 +89,13 @@ def main() -> None:
     parser.add_argument("answers", type=Path)
     parser.add_argument("--threads", type=int, help="threads of the text reader; its own default where left out")
     parser.add_argument("--icons", type=Path, help="the logo gallery's source")
+    parser.add_argument("--crops", type=Path, help="marks beside that gallery")
     parser.add_argument("--weights", type=Path, help="the face detector's ONNX file")
     given = parser.parse_args()
     readers = {
         "ocr": lambda: ocr(given.threads),
         "faces": lambda: faces(given.weights),
-        "logos": lambda: logos(given.icons),
+        "logos": lambda: logos(given.icons, given.crops),
     }
     reader = readers[given.role]()
     given.answers.write_text(json.dumps(measure(reader, json.loads(given.files.read_text()))))

@@ -35,7 +35,8 @@ class FaceSample:
 class LogoSample:
     """An image and its marks: names, and a quad in pixels for each, or none where only the image is labelled.
 
-    ``known`` is False where the gallery lacks the marks, so that whatever is named is wrong.
+    ``known`` is False where the gallery lacks the marks, so that whatever is named is wrong. ``labelled`` are the
+    brands that the truth speaks of; none: all there are. Other names are judged only where it says that there is none.
     """
 
     path: str
@@ -43,6 +44,16 @@ class LogoSample:
     names: list[str]
     quads: list[list[Point]] = field(default_factory=list)
     known: bool = True
+    labelled: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LogoCrop:
+    """A mark as somebody uploads it: the ``box`` (left, top, right, bottom in pixels) of an image."""
+
+    name: str
+    path: str
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,11 @@ class Samples:
     faces: list[FaceSample] = field(default_factory=list)
     logos: list[LogoSample] = field(default_factory=list)
     photos: list[PhotoSample] = field(default_factory=list)
+    crops: list[LogoCrop] = field(default_factory=list)
 
     def __add__(self, other: Samples) -> Samples:
         parts = (self.texts + other.texts, self.faces + other.faces, self.logos + other.logos)
-        return Samples(*parts, self.photos + other.photos)
+        return Samples(*parts, self.photos + other.photos, self.crops + other.crops)
 
 
 def write(samples: Samples, path: Path) -> None:
@@ -78,7 +90,8 @@ def read(path: Path) -> Samples:
     texts = [TextSample(**each) for each in found["texts"]]
     faces = [FaceSample(**each) for each in found["faces"]]
     logos = [LogoSample(**each) for each in found["logos"]]
-    return Samples(texts, faces, logos, [PhotoSample(**each) for each in found["photos"]])
+    crops = [LogoCrop(**each) for each in found["crops"]]
+    return Samples(texts, faces, logos, [PhotoSample(**each) for each in found["photos"]], crops)
 
 
 def paths(samples: Sequence[TextSample] | Sequence[FaceSample] | Sequence[LogoSample]) -> list[str]:

@@ -98,6 +98,8 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         """Count the assets of collections."""
         tenant = Tenant(request.namespace_id)
         answer = embedder_pb2.CountAssetsResponse()
+        if not request.collection_ids:
+            answer.counts[""] = await self._store.count_assets(tenant)
         for each in request.collection_ids:
             here = rows.equals("collection_id", each)
             async for assets in self._store.parts(tenant, rows.ASSET, here, ["size_bytes"]):

@@ -282,6 +282,10 @@ class Store:
         of_kind = [row for row in found if row["kind"] == kind]
         return {row["id"]: await self._documents.decode(row["document"], message) for row in of_kind}
 
+    async def count_assets(self, tenant: Tenant) -> int:
+        """How many assets a namespace holds."""
+        return await self._milvus.count(rows.documents_collection(tenant), rows.equals("kind", rows.ASSET))
+
     async def selected(self, tenant: Tenant, kind: str, expression: str, fields: Sequence[str]) -> list[Row]:
         """All rows of a kind, or of any if it is empty, that an expression selects, with some of their fields.
 

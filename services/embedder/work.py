@@ -44,20 +44,55 @@ class EmbedderWork:
         self._store = store
         self._changes = changes
         self._blobs = blobs
+        self._storing: set[asyncio.Task[tuple[asset_pb2.Asset, feature_pb2.Feature]]] = set()
 
     async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
         """Embed and store one asset."""
-        record, job = known.record, known.record.embed
+        record = known.record
         tenant = Tenant(record.namespace_id)
         steps: dict[str, task_pb2.TaskStep] = {}
         inputs = Inputs(self._vectors, self._blobs, tenant)
         vectors = await self._embed(inputs, tenant, record, attempt, last_attempt, steps)
         started = time.perf_counter()
-        update = record.request.asset_update.mode
         for index in {each.embedded.vector_index for each in vectors}:
             await self._generations.founded(tenant, index)
+        # Cancelling does not break it off: rows under way would arrive after they were removed. Who removes them waits
+        # for its turn.
+        storing = asyncio.create_task(self._store_all(inputs, tenant, record, vectors, steps))
+        self._storing.add(storing)
+        storing.add_done_callback(self._stored)
+        asset, feature = await asyncio.shield(storing)
+        steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
+        percolate = "percolate" in record.task.steps
+        following = _following(asset, feature, vectors)
+
+        def apply(changed: pipeline.TaskRecord) -> None:
+            for name, step in steps.items():
+                changed.task.steps[name].CopyFrom(step)
+            del changed.task.outputs[:]
+            changed.task.outputs.add(feature_id=feature.feature_id, modality=feature.modality)
+            if percolate:
+                changed.percolate.CopyFrom(following)
+            else:
+                close_task(changed)
+
+        async def undo() -> None:
+            await self._drop(tenant, record)
+
+        return Outcome(apply, undo=undo)
+
+    async def _store_all(
+        self,
+        inputs: Inputs,
+        tenant: Tenant,
+        record: pipeline.TaskRecord,
+        vectors: list[NamedVector],
+        steps: dict[str, task_pb2.TaskStep],
+    ) -> tuple[asset_pb2.Asset, feature_pb2.Feature]:
+        """Write asset, feature and vectors; the vectors that turn out to be needed besides are added to the list."""
+        update = record.request.asset_update.mode
         async with self._store.turn(record.task.asset_id):
-            asset, feature = await self._documents(tenant, job, record, vectors, steps)
+            asset, feature = await self._documents(tenant, record.embed, record, vectors, steps)
             words = await self._words(tenant, inputs, asset, vectors)
             vectors += words
             feature.vectors.extend(map(info_of, words))
@@ -74,24 +109,13 @@ class EmbedderWork:
                 await self._store.drop_features(tenant, asset.asset_id, keep=feature.feature_id)
             elif update == index_pb2.ASSET_UPDATE_MODE_APPEND:
                 await self._changes.propagate(tenant, asset.asset_id, asset.metadata)
-        steps["store"] = done((time.perf_counter() - started) * 1e3, attempt)
-        percolate = "percolate" in record.task.steps
-        following = _following(asset, feature, vectors)
+        return asset, feature
 
-        def apply(changed: pipeline.TaskRecord) -> None:
-            for name, step in steps.items():
-                changed.task.steps[name].CopyFrom(step)
-            del changed.task.outputs[:]
-            changed.task.outputs.add(feature_id=feature.feature_id, modality="image")
-            if percolate:
-                changed.percolate.CopyFrom(following)
-            else:
-                close_task(changed)
-
-        async def undo() -> None:
-            await self._drop(tenant, record)
-
-        return Outcome(apply, undo=undo)
+    def _stored(self, storing: asyncio.Task[tuple[asset_pb2.Asset, feature_pb2.Feature]]) -> None:
+        self._storing.discard(storing)
+        if not storing.cancelled():
+            # Of a cancelled job, nobody else asks for it.
+            storing.exception()
 
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Remove what a task wrote that ended before it was stored."""
@@ -100,9 +124,10 @@ class EmbedderWork:
 
     async def _drop(self, tenant: Tenant, record: pipeline.TaskRecord) -> None:
         asset_id = record.task.asset_id
-        await self._store.drop_features(tenant, asset_id, only=_feature_id(tenant, record))
-        if not record.request.HasField("asset_update"):
-            await self._store.drop_asset(tenant, asset_id)
+        async with self._store.turn(asset_id):
+            await self._store.drop_features(tenant, asset_id, only=_feature_id(tenant, record))
+            if not record.request.HasField("asset_update"):
+                await self._store.drop_asset(tenant, asset_id)
 
     async def _embed(
         self,
@@ -180,7 +205,7 @@ class EmbedderWork:
             asset_id=task.asset_id,
             collection_id=request.collection_id,
             metadata=request.metadata,
-            modality="image",
+            modality=_modality(record),
             created_at=task.created_at,
         )
         if request.HasField("asset_update"):
@@ -205,6 +230,10 @@ class EmbedderWork:
         return asset, _feature(tenant, record, asset, job, vectors)
 
 
+def _modality(record: pipeline.TaskRecord) -> str:
+    return "text" if record.is_text else "image"
+
+
 def _feature_id(tenant: Tenant, record: pipeline.TaskRecord) -> str:
     return derived_uuid("feature", tenant.namespace_id, record.task.task_id)
 
@@ -221,7 +250,7 @@ def _feature(
         feature_id=_feature_id(tenant, record),
         asset_id=asset.asset_id,
         collection_id=asset.collection_id,
-        modality="image",
+        modality=_modality(record),
         created_at=record.task.created_at,
         metadata=asset.metadata,
         lines=found.lines,
@@ -261,4 +290,5 @@ def _following(
         collection_id=asset.collection_id,
         metadata=asset.metadata,
         vectors=[each.embedded for each in vectors],
+        modality=feature.modality,
     )

@@ -35,6 +35,12 @@ class GatewaySettings(BaseSettings):
     skip_duplicate: bool = Field(
         False, description="What skip_duplicate means when a request says neither this nor on_duplicate."
     )
+    requests_per_minute: int = Field(
+        60_000,
+        ge=1,
+        description="Requests of one API key a minute, unless the key says otherwise; beyond: 429. 1,000 a second are "
+        "more than one gateway serves, so that by itself it only ends loops that went wild.",
+    )
     retry_after_s: float = Field(5, gt=0, description="Retry-After when the ingress is full.")
     public_url: str = Field(
         "", description="Where callers reach the REST door, put before links; empty: links are paths of that door."
@@ -47,7 +53,7 @@ class GatewaySettings(BaseSettings):
     assets_max: int = Field(
         10_000_000, ge=0, description="Assets of a namespace that says nothing of its own; one Milvus collection's due."
     )
-    count_s: float = Field(10, gt=0, description="How long a count of assets is believed.")
+    count_s: float = Field(60, gt=0, description="How long a count of assets is believed.")
     event_keepalive_s: float = Field(15, gt=0, description="Silence on an event stream after which a comment is sent.")
     sweep_s: float = Field(10, gt=0, description="Seconds between two looks for tasks that were never dispatched.")
     stale_s: float = Field(15, gt=0, description="Age from which a task that is still QUEUED is looked after.")

@@ -9,54 +9,82 @@ import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from services.gateway.auth import Directory
-from services.gateway.core.core import PUBLIC_SERVICES, Core, Operation
+from services.gateway.auth import Caller
+from services.gateway.config import GatewaySettings
+from services.gateway.core.calls import Calls, Operation
+from services.gateway.core.core import PUBLIC_SERVICES, Core
+from services.gateway.spool import Incoming, spool
+from services.mesh.errors import InvalidArgument
 from services.mesh.rpc import RpcServer, from_rpc_error
+from services.mesh.validation import validate
 
 
-def add_operations(server: RpcServer, core: Core) -> None:
+def add_operations(server: RpcServer, core: Core, settings: GatewaySettings) -> None:
     """Serve the core's operations."""
     for service in PUBLIC_SERVICES:
         handlers = {
-            operation.method.name: _handler(operation, core.directory)
+            operation.name: _handler(operation, core.calls, settings)
             for operation in core.operations
             if operation.method.containing_service.full_name == service.full_name
         }
         server.add(service.full_name, grpc.method_handlers_generic_handler(service.full_name, handlers))
 
 
-def _handler(operation: Operation, directory: Directory) -> grpc.RpcMethodHandler[Any, Any]:
-    request_class = GetMessageClass(operation.method.input_type)
-    response_class = GetMessageClass(operation.method.output_type)
+def _handler(operation: Operation, calls: Calls, settings: GatewaySettings) -> grpc.RpcMethodHandler[Any, Any]:
+    kinds: dict[str, Any] = {
+        "request_deserializer": GetMessageClass(operation.method.input_type).FromString,
+        "response_serializer": GetMessageClass(operation.method.output_type).SerializeToString,
+    }
     if operation.method.server_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            _stream(operation, directory),
-            request_deserializer=request_class.FromString,
-            response_serializer=response_class.SerializeToString,
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        _unary(operation, directory),
-        request_deserializer=request_class.FromString,
-        response_serializer=response_class.SerializeToString,
-    )
+        return grpc.unary_stream_rpc_method_handler(_stream(operation, calls), **kinds)
+    if operation.method.client_streaming:
+        return grpc.stream_unary_rpc_method_handler(_upload(operation, calls, settings.file_bytes_max), **kinds)
+    return grpc.unary_unary_rpc_method_handler(_unary(operation, calls), **kinds)
 
 
-def _unary(operation: Operation, directory: Directory) -> Any:
+def _unary(operation: Operation, calls: Calls) -> Any:
     async def handle(request: Message, context: Any) -> Any:
-        caller = _caller(operation, directory, context)
+        caller, once = await _admit(operation, calls, context)
         try:
-            return await operation.run(caller, request)
+            return await calls.run(operation, caller, request, once)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "backing") from error
 
     return handle
 
 
-def _stream(operation: Operation, directory: Directory) -> Any:
-    async def handle(request: Message, context: Any) -> AsyncIterator[Message]:
-        caller = _caller(operation, directory, context)
+def _upload(operation: Operation, calls: Calls, file_bytes_max: int) -> Any:
+    """A method whose first message is the head, and whose others are chunks of a file."""
+
+    async def handle(requests: AsyncIterator[Message], context: Any) -> Any:
+        caller, once = await _admit(operation, calls, context)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "head":
+            raise InvalidArgument.field("head", "is required: it is the first message", "required")
+        head = first.head  # type: ignore[attr-defined]
+        # By itself, so that its fields are called as REST calls them.
+        validate(head)
         try:
-            async for response in await operation.run(caller, request):  # type: ignore[union-attr]
+            with calls.receiving(), await spool(_chunks(requests), file_bytes_max) as file:
+                return await calls.run(operation, caller, Incoming(head, file), once)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "backing") from error
+
+    return handle
+
+
+async def _chunks(requests: AsyncIterator[Message]) -> AsyncIterator[bytes]:
+    async for request in requests:
+        if request.WhichOneof("part") != "chunk":
+            raise InvalidArgument.field("chunk", "is required in every message after the first", "required")
+        yield request.chunk  # type: ignore[attr-defined]
+
+
+def _stream(operation: Operation, calls: Calls) -> Any:
+    async def handle(request: Message, context: Any) -> AsyncIterator[Message]:
+        caller, _ = await _admit(operation, calls, context)
+        try:
+            async for response in await calls.run(operation, caller, request, None):  # type: ignore[union-attr]
                 yield response
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "backing") from error
@@ -64,6 +92,8 @@ def _stream(operation: Operation, directory: Directory) -> Any:
     return handle
 
 
-def _caller(operation: Operation, directory: Directory, context: Any) -> Any:
+async def _admit(operation: Operation, calls: Calls, context: Any) -> tuple[Caller, str | None]:
+    """Who calls, and the call's Idempotency-Key."""
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return directory.authenticate(metadata.get("authorization"), metadata.get("x-namespace"), operation.needs)
+    caller = await calls.admit(operation, metadata.get("authorization"), metadata.get("x-namespace"))
+    return caller, metadata.get("idempotency-key")

@@ -44,11 +44,15 @@ async def build(frame: Frame) -> Parts:
         pings[name] = partial(health_ping, target)
         closers.append(partial(target.close, None))
     rpc = RpcServer(frame.rpc)
-    add_operations(rpc, core)
+    add_operations(rpc, core, settings)
     return Parts(
         rpc=rpc,
         rpc_address=f"{doors.grpc_host}:{doors.grpc_port}",
         pings=needed,
-        runnables=[RestServer(build_app(core, pings, settings), doors), Sweeper(frame.bus, tasks, settings)],
+        runnables=[
+            RestServer(build_app(core, pings, settings), doors),
+            Sweeper(frame.bus, tasks, settings),
+            core.usage,
+        ],
         closers=closers,
     )

@@ -6,7 +6,7 @@ What the bytes mean is not known here.
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol
+from typing import IO, Protocol
 
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
@@ -23,6 +23,9 @@ class BlobStore(Protocol):
 
     async def put(self, key: str, content: bytes) -> None:
         """Store content; does nothing when the key exists."""
+
+    async def put_file(self, key: str, file: IO[bytes], size_bytes: int) -> None:
+        """Store what an open file holds from its start on, never all of it in memory; else as `put`."""
 
     async def get(self, key: str) -> bytes:
         """Read content. Raises NotFound."""
@@ -65,6 +68,15 @@ class NatsBlobStore:
                 await self._small.create(_small_key(key), content)
         elif not await self._is_large(key):
             await self._large.put(key, content)
+
+    async def put_file(self, key: str, file: IO[bytes], size_bytes: int) -> None:
+        """Store what an open file holds from its start on, never all of it in memory; else as `put`."""
+        file.seek(0)
+        if size_bytes <= _SMALL_BYTES_MAX:
+            await self.put(key, file.read())
+        elif not await self._is_large(key):
+            # Reads in a thread, 128 KiB at a time.
+            await self._large.put(key, file)  # type: ignore[arg-type]
 
     async def get(self, key: str) -> bytes:
         """Read content.

@@ -118,6 +118,15 @@ class Conflict(LensmeshError):
     type = "conflict"
 
 
+class StillRunning(LensmeshError):
+    """The same request with the same Idempotency-Key is being carried out at this moment."""
+
+    grpc_code = grpc.StatusCode.ABORTED
+    http_status = 409
+    type = "still_running"
+    retryable = True
+
+
 class PayloadTooLarge(LensmeshError):
     """The request or a file exceeds a limit of bytes."""
 

@@ -62,10 +62,16 @@ def needs_embedding(extractors: index_pb2.FeatureExtractors) -> bool:
     return bool(extractors.embed) or into_index or faces_embedded(extractors)
 
 
-def requested_steps(request: index_pb2.IndexImageRequest) -> list[str]:
+def text_of(extractors: index_pb2.FeatureExtractors) -> str:
+    """The text of an asset that is one: its different texts in order, joined by newlines."""
+    return "\n".join(dict.fromkeys(embed.value for embed in extractors.embed))
+
+
+def requested_steps(request: index_pb2.IndexImageRequest, *, is_text: bool = False) -> list[str]:
     """Every step of the task, in order."""
     extractors = effective(request)
-    steps = ["fetch", *vision_steps(extractors)]
+    # A text is there already.
+    steps = [*([] if is_text else ["fetch"]), *vision_steps(extractors)]
     if needs_embedding(extractors):
         steps.append("embed")
     steps.append("store")

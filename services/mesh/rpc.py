@@ -106,6 +106,12 @@ class _Guarded(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None or not details.method.startswith("/lensmesh."):
             return handler
         operation = details.method.removeprefix("/")
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(
+                _guard_upload(handler.stream_unary, operation),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 _guard_stream(handler.unary_stream, operation),
@@ -120,10 +126,19 @@ class _Guarded(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _guard_unary(method: Any, operation: str) -> Any:
-    async def guarded(request: Message, context: Any) -> Any:
+    async def validated(request: Message, context: Any) -> Any:
+        validate(request)
+        return await method(request, context)
+
+    return _guard_upload(validated, operation)
+
+
+def _guard_upload(method: Any, operation: str) -> Any:
+    """A method with one answer; what it takes may be a stream, whose messages it validates itself."""
+
+    async def guarded(request: Any, context: Any) -> Any:
         result = "ok"
         try:
-            validate(request)
             return await method(request, context)
         except Exception as error:
             known = as_lensmesh_error(error, operation)

@@ -13,7 +13,7 @@ from services.mesh.errors import NotFound
 
 # Marks the key of a normalised image; the file itself, when it was uploaded, has its bare hash.
 _IMAGE = "-n"
-# Marks the key of a file that was uploaded to be indexed.
+# Marks the key of a file that came to be indexed, and so belongs to its asset.
 _UPLOAD = "-u"
 # One token of a NATS subject or KV key: no dots, wildcards or spaces.
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -77,7 +77,7 @@ class Tenant:
         return self.blob(f"{file_sha256}{_IMAGE}")
 
     def upload(self, file_sha256: str) -> str:
-        """The blob store's key of a file that was uploaded to be indexed."""
+        """The blob store's key of a file that was uploaded to be indexed; one that `POST /files` stored has another."""
         return self.blob(f"{file_sha256}{_UPLOAD}")
 
     def image_sha256(self, key: str) -> str:

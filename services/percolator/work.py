@@ -106,7 +106,8 @@ def _asset(job: pipeline.PercolateJob) -> Asset:
         "collection_id": job.collection_id,
         "asset_id": job.asset_id,
         "feature_id": job.feature_id,
-        "modality": "image",
+        # A job of an older version has none.
+        "modality": job.modality or "image",
         "metadata": MessageToDict(job.metadata),
     }
     return Asset(job.collection_id, document, dense, sparse)

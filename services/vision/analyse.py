@@ -27,6 +27,8 @@ from services.vision.look import Look
 from services.vision.structured import Facts, fill, wanted_facts
 from services.vision.vlm import Vlm
 
+# What fills the response shape of a text when there is no vision-language model.
+_TEXT_FACTS = "text-facts-1"
 # The role that answers each step.
 _ROLES = {"read": "ocr", "describe": "caption", "faces": "faces", "logos": "logos", "json_output": "structure"}
 
@@ -114,11 +116,42 @@ class Analyser:
                 found.models[name] = self.made_by(name, extractors)
         return Analysis(found, steps)
 
-    def made_by(self, step: str, extractors: index_pb2.FeatureExtractors) -> str:
+    async def analyse_text(
+        self, text: str, extractors: index_pb2.FeatureExtractors, *, attempt: int = 1, last_attempt: bool = True
+    ) -> Analysis:
+        """Run the one step that a text may have: json_output.
+
+        Raises:
+            LensmeshError: it may succeed later, and this is not the last attempt.
+        """
+        found = vision_pb2.ImageAnalysis(text=text)
+        if not extractors.HasField("json_output"):
+            return Analysis(found, {})
+
+        async def fill_shape() -> str | None:
+            block = extractors.json_output
+            shape = MessageToDict(block.response_shape)
+            if self._vlm:
+                filled = await self._vlm.shaped(text, block.prompt, shape)
+            else:
+                facts = {"lines": text.splitlines(), "words": text.split()}
+                filled = fill(shape, Facts(frozenset(facts), facts, separator="\n"))
+            for key, value in filled.items():
+                found.json_output[key] = value
+            return self._by_whom(block, True)
+
+        step = await self._step("json_output", fill_shape, attempt, last_attempt)
+        if step.state == task_pb2.STEP_STATE_DONE:
+            found.models["json_output"] = self.made_by("json_output", extractors, is_text=True)
+        return Analysis(found, {"json_output": step})
+
+    def made_by(self, step: str, extractors: index_pb2.FeatureExtractors, *, is_text: bool = False) -> str:
         """The version of the model that answers a step of such a request."""
         asks_vlm = step == "json_output" or (step in ("read", "describe") and getattr(extractors, step).prompt)
         if self._vlm and asks_vlm:
             return self._vlm.model
+        if is_text:
+            return _TEXT_FACTS
         return self._set.roles[_ROLES[step]].version
 
     async def _step(
@@ -211,8 +244,9 @@ class Analyser:
 
     async def _facts(self, look: Look, wanted: set[str]) -> Facts:
         values: dict[str, list[str] | str | int] = {}
-        if "lines" in wanted:
-            values["lines"] = [line["text"] for line in await look.ask("ocr")]
+        if wanted & {"lines", "words"}:
+            lines = values["lines"] = [line["text"] for line in await look.ask("ocr")]
+            values["words"] = " ".join(lines).split()
         if "description" in wanted:
             values["description"] = (await look.ask("caption"))["text"]
         faces: list[Any] = []

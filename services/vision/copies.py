@@ -69,11 +69,12 @@ class Copies:
             log.info("features not copied", asset=claim.asset_id, reason=error.details())
             return None
         steps = vision_steps(extractors)
-        if any(answer.feature.models[step] != self._analyser.made_by(step, extractors) for step in steps):
+        made_by = {step: self._analyser.made_by(step, extractors, is_text=theirs.is_text) for step in steps}
+        if any(answer.feature.models[step] != version for step, version in made_by.items()):
             return None
         found = _analysis(answer.feature)
         own = [each.logo_id for each in found.detect.logos if each.HasField("logo_id")]
-        sees_logos = not _SEE_LOGOS.isdisjoint(steps)
+        sees_logos = not theirs.is_text and not _SEE_LOGOS.isdisjoint(steps)
         if sees_logos and not self._logos.unchanged(tenant, theirs.task.created_at, own):
             return None
         return pipeline.EmbedJob(analysis=found, copied_from=claim.asset_id, copied=answer.vectors)

@@ -1,4 +1,4 @@
-"""Fills a response shape: from what was measured on an image, by a fixed vocabulary of keys, or from a model's answer.
+"""Fills a response shape: from what was measured, by a fixed vocabulary of keys, or from a model's answer.
 
 The answer has exactly the shape's keys and types; what is not known is null, or an empty list.
 """
@@ -13,6 +13,7 @@ from typing import Any
 # Key in a shape -> fact. Keys are compared in lower case with "-" and " " as "_".
 VOCABULARY: dict[str, str] = {
     **dict.fromkeys(("text", "texts", "ocr", "read_text", "lines"), "lines"),
+    **dict.fromkeys(("words", "word_count", "words_count"), "words"),
     **dict.fromkeys(("description", "caption", "summary"), "description"),
     **dict.fromkeys(("objects", "object", "labels", "tags", "items"), "objects"),
     **dict.fromkeys(("classes", "class", "category", "categories"), "classes"),
@@ -35,6 +36,8 @@ class Facts:
 
     known: frozenset[str]
     values: Mapping[str, list[str] | str | int] = field(default_factory=dict)
+    # Between the parts of a list where the shape asks for one string.
+    separator: str = ", "
 
 
 def fact_of(key: str) -> str | None:
@@ -112,15 +115,15 @@ def _value(key: str, kind: Any, facts: Facts) -> Any:
         inner = kind[0]
         if isinstance(inner, Mapping) or not isinstance(found, list):
             return []
-        return [_scalar(each, inner) for each in found]
-    return None if found is None else _scalar(found, kind)
+        return [_scalar(each, inner, facts.separator) for each in found]
+    return None if found is None else _scalar(found, kind, facts.separator)
 
 
-def _scalar(found: list[str] | str | int, kind: str) -> str | int | float | bool | None:
+def _scalar(found: list[str] | str | int, kind: str, separator: str) -> str | int | float | bool | None:
     if kind == "bool":
         return bool(found)
     if kind == "str":
-        return ", ".join(found) if isinstance(found, list) else str(found)
+        return separator.join(found) if isinstance(found, list) else str(found)
     if isinstance(found, list):
         found = len(found)
     try:

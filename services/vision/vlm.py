@@ -1,4 +1,4 @@
-"""Asks a vision-language model about an image, over the OpenAI API that vLLM, Triton's own front end and others serve.
+"""Asks a vision-language model, over the OpenAI API that vLLM, Triton's own front end and others serve.
 
 What is asked, and what becomes of the answer, `analyse` decides. The server's address is the operator's, not a
 caller's, so it does not pass the fetch guard.
@@ -24,7 +24,7 @@ _JPEG_START = b"\xff\xd8"
 _REASON_CHARS_MAX = 200
 _FILL = (
     "Answer with one JSON object that follows this JSON schema exactly, and nothing else. Use null, or an empty list, "
-    "for what the image does not show.\n"
+    "for what is not to be found there.\n"
 )
 
 
@@ -89,8 +89,11 @@ class Vlm:
         """
         return await self._ask(image, prompt, {})
 
-    async def shaped(self, image: bytes, prompt: str, shape: Mapping[str, Any]) -> dict[str, Any]:
+    async def shaped(self, about: bytes | str, prompt: str, shape: Mapping[str, Any]) -> dict[str, Any]:
         """The model's answer in a response shape: exactly its keys and types, null or an empty list for the unknown.
+
+        Args:
+            about: a JPEG or PNG, upright; or a text.
 
         Raises:
             Unavailable, ModelRefused: as `text`; ModelRefused also when the answer is not a JSON object.
@@ -100,7 +103,7 @@ class Vlm:
         if self._settings.schema_constrained:
             wanted = {"name": "answer", "strict": True, "schema": schema}
             constraint = {"response_format": {"type": "json_schema", "json_schema": wanted}}
-        answer = await self._ask(image, f"{prompt}\n\n{_FILL}{json.dumps(schema)}".lstrip(), constraint)
+        answer = await self._ask(about, f"{prompt}\n\n{_FILL}{json.dumps(schema)}".lstrip(), constraint)
         # Models that are not constrained like to put their JSON into a fence.
         start, end = answer.find("{"), answer.rfind("}")
         try:
@@ -113,9 +116,7 @@ class Vlm:
         """Disconnect; questions under way fail."""
         await self._session.close()
 
-    async def _ask(self, image: bytes, prompt: str, constraint: Mapping[str, Any]) -> str:
-        kind = "jpeg" if image.startswith(_JPEG_START) else "png"
-        picture = f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+    async def _ask(self, about: bytes | str, prompt: str, constraint: Mapping[str, Any]) -> str:
         body = {
             "model": self.model,
             "max_tokens": self._settings.tokens_max,
@@ -125,7 +126,7 @@ class Vlm:
                 {
                     "role": "user",
                     "content": [
-                        {"type": "image_url", "image_url": {"url": picture}},
+                        _part(about),
                         {"type": "text", "text": prompt},
                     ],
                 }
@@ -163,3 +164,12 @@ class Vlm:
             return json.loads(content)
         except ValueError:
             raise ModelRefused(f"the model {self.model!r} did not answer with JSON") from None
+
+
+def _part(about: bytes | str) -> dict[str, Any]:
+    """An image or a text as a part of a message."""
+    if isinstance(about, str):
+        return {"type": "text", "text": about}
+    kind = "jpeg" if about.startswith(_JPEG_START) else "png"
+    picture = f"data:image/{kind};base64,{base64.b64encode(about).decode()}"
+    return {"type": "image_url", "image_url": {"url": picture}}

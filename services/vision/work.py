@@ -1,4 +1,4 @@
-"""The first hop: fetch, claim, store the normalised image, analyse, and hand over to the embedder.
+"""The first hop: fetch, claim, store the normalised image, analyse, and hand over to the embedder; texts likewise.
 
 How each of these is done, the modules that it calls know.
 """
@@ -6,6 +6,7 @@ How each of these is done, the modules that it calls know.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 
 from lensmesh.v1 import common_pb2, index_pb2, task_pb2, vision_pb2
@@ -16,7 +17,7 @@ from services.mesh.bus import topology
 from services.mesh.bus.tasks import TaskStore, Versioned, is_terminal
 from services.mesh.bus.worker import Outcome
 from services.mesh.errors import DuplicateAsset, LensmeshError
-from services.mesh.extractors import copied_note, done, effective, is_on, on_duplicate, vision_steps
+from services.mesh.extractors import copied_note, done, effective, is_on, on_duplicate, text_of, vision_steps
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 from services.vision.acquire import Acquirer, NormalisedImage
@@ -53,22 +54,21 @@ class VisionWork:
         self._analyser = analyser
 
     async def run(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
-        """Fetch and analyse one image."""
+        """Fetch and analyse one image, or analyse a text."""
+        if known.record.is_text:
+            return await self._run_text(known, attempt, last_attempt)
         tenant = Tenant(known.record.namespace_id)
-        request = known.record.request
         started = time.perf_counter()
         image = await self._fetch(tenant, known)
         reference = image_ref(image, tenant.image(image.file_sha256))
         (asset_id, existing), _ = await asyncio.gather(
-            self._asset(tenant, known.record, image), self._blobs.put(reference.blob_key, image.content)
+            self._asset(tenant, known.record, image.file_sha256), self._blobs.put(reference.blob_key, image.content)
         )
         steps = {"fetch": done((time.perf_counter() - started) * 1e3, attempt)}
-        extractors = effective(request)
+        extractors = effective(known.record.request)
         following = pipeline.EmbedJob(image=reference, duplicate_of=existing.asset_id if existing else "")
-        copied: pipeline.EmbedJob | None = None
         embed_failure: task_pb2.TaskError | None = None
-        if existing and on_duplicate(request) == index_pb2.ON_DUPLICATE_COPY_FEATURES:
-            copied = await self._copies.find(tenant, extractors, existing)
+        copied = await self._copied(tenant, known.record, existing)
         if copied:
             following.MergeFrom(copied)
             steps |= {name: done(0, attempt, copied_note(copied.copied_from)) for name in vision_steps(extractors)}
@@ -80,23 +80,48 @@ class VisionWork:
             inputs, embed_failure = await self._inputs(tenant, extractors, analysis.found, reference, last_attempt)
             following.analysis.CopyFrom(analysis.found)
             following.inputs.extend(inputs)
+        return _outcome(asset_id, following, steps, embed_failure)
 
-        def apply(changed: pipeline.TaskRecord) -> None:
-            changed.task.status = task_pb2.TASK_STATUS_PROCESSING
-            changed.task.asset_id = asset_id
-            for name, step in steps.items():
-                changed.task.steps[name].CopyFrom(step)
-            if embed_failure:
-                changed.task.steps["embed"].error.CopyFrom(embed_failure)
-            changed.embed.CopyFrom(following)
+    async def _run_text(self, known: Versioned, attempt: int, last_attempt: bool) -> Outcome:
+        """Claim and analyse one text: nothing is fetched or decoded, and it has no perceptual hash."""
+        tenant = Tenant(known.record.namespace_id)
+        extractors = effective(known.record.request)
+        text = text_of(extractors)
+        content = text.encode()
+        sha256 = hashlib.sha256(content).hexdigest()
+        asset_id, existing = await self._asset(tenant, known.record, sha256)
+        following = pipeline.EmbedJob(
+            image=common_pb2.ImageRef(file_sha256=sha256, size_bytes=len(content)),
+            duplicate_of=existing.asset_id if existing else "",
+        )
+        copied = await self._copied(tenant, known.record, existing)
+        if copied:
+            following.MergeFrom(copied)
+            steps = {name: done(0, attempt, copied_note(copied.copied_from)) for name in vision_steps(extractors)}
+        else:
+            analysis = await self._analyser.analyse_text(text, extractors, attempt=attempt, last_attempt=last_attempt)
+            steps = analysis.steps
+            following.analysis.CopyFrom(analysis.found)
+            inputs = [_text_input(embed.vector_index, embed.field_name, embed.value) for embed in extractors.embed]
+            # Of two under one name, the last.
+            following.inputs.extend({(each.vector_index, each.field_name): each for each in inputs}.values())
+        return _outcome(asset_id, following, steps)
 
-        return Outcome(apply)
+    async def _copied(
+        self, tenant: Tenant, record: pipeline.TaskRecord, existing: pipeline.DuplicateClaim | None
+    ) -> pipeline.EmbedJob | None:
+        """What the asset that has the same file gives, where the request wants it copied."""
+        if existing is None or on_duplicate(record.request) != index_pb2.ON_DUPLICATE_COPY_FEATURES:
+            return None
+        return await self._copies.find(tenant, effective(record.request), existing)
 
     async def abandon(self, record: pipeline.TaskRecord) -> None:
         """Nothing is held: a claim of a task that stored nothing is void by itself."""
 
     async def _fetch(self, tenant: Tenant, known: Versioned) -> NormalisedImage:
-        """The image behind the request's URL; while it is long in coming, the record says DOWNLOADING."""
+        """The uploaded image, or that behind the URL; while it is long in coming, the record says DOWNLOADING."""
+        if upload := known.record.upload_sha256:
+            return await self._acquirer.from_bytes(await self._blobs.get(tenant.upload(upload)))
         fetching = asyncio.create_task(self._acquirer.from_url(known.record.request.url))
         try:
             await asyncio.wait({fetching}, timeout=_LONG_FETCH_S)
@@ -107,7 +132,7 @@ class VisionWork:
             fetching.cancel()
 
     async def _asset(
-        self, tenant: Tenant, record: pipeline.TaskRecord, image: NormalisedImage
+        self, tenant: Tenant, record: pipeline.TaskRecord, sha256: str
     ) -> tuple[str, pipeline.DuplicateClaim | None]:
         """The asset's id, and the claim of the one that has the same file already.
 
@@ -117,15 +142,16 @@ class VisionWork:
         request = record.request
         if request.HasField("asset_update"):
             claimed = pipeline.DuplicateClaim(asset_id=request.asset_update.asset_id, task_id=record.task.task_id)
-            await self._claims.claim(tenant, request.collection_id, image.file_sha256, claimed)
+            await self._claims.claim(tenant, request.collection_id, sha256, claimed)
             return request.asset_update.asset_id, None
         asset_id = derived_uuid("asset", tenant.namespace_id, record.task.task_id)
         mine = pipeline.DuplicateClaim(asset_id=asset_id, task_id=record.task.task_id)
-        existing = await self._claims.claim(tenant, request.collection_id, image.file_sha256, mine)
+        existing = await self._claims.claim(tenant, request.collection_id, sha256, mine)
         if existing and on_duplicate(request) == index_pb2.ON_DUPLICATE_SKIP:
+            kind = "text" if record.is_text else "file"
             raise DuplicateAsset(
-                f"the same file is already in this collection as asset {existing.asset_id}",
-                details={"asset_id": existing.asset_id, "step": "fetch"},
+                f"the same {kind} is already in this collection as asset {existing.asset_id}",
+                details={"asset_id": existing.asset_id, "step": "store" if record.is_text else "fetch"},
             )
         return asset_id, existing
 
@@ -185,6 +211,26 @@ class VisionWork:
         key = tenant.image(image.file_sha256)
         await self._blobs.put(key, image.content)
         return key
+
+
+def _outcome(
+    asset_id: str,
+    following: pipeline.EmbedJob,
+    steps: dict[str, task_pb2.TaskStep],
+    embed_failure: task_pb2.TaskError | None = None,
+) -> Outcome:
+    """The task with the steps that are done, and the embedder's job in it."""
+
+    def apply(changed: pipeline.TaskRecord) -> None:
+        changed.task.status = task_pb2.TASK_STATUS_PROCESSING
+        changed.task.asset_id = asset_id
+        for name, step in steps.items():
+            changed.task.steps[name].CopyFrom(step)
+        if embed_failure:
+            changed.task.steps["embed"].error.CopyFrom(embed_failure)
+        changed.embed.CopyFrom(following)
+
+    return Outcome(apply)
 
 
 def image_ref(image: NormalisedImage, blob_key: str = "") -> common_pb2.ImageRef:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from itertools import count
 
@@ -19,7 +20,7 @@ async def space(mesh: Mesh, api: Api) -> AsyncIterator[Api]:
     indexes = ["image", "multimodal", "text", "keyword"]
     made = await api.http.post("/namespaces", json={"namespace_name": "api-suite", "vector_indexes": indexes})
     assert made.status_code in (200, 409), made.text
-    keys = "/organizations/users/t@example.org/api-keys"
+    keys = f"/organizations/users/api-suite@example.org/api-keys?key_name={time.time_ns()}"
     key = await api.http.post(keys, json={"namespaces": ["api-suite"]})
     client = api_of(mesh, key.json()["api_key"])
     yield client

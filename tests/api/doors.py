@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from lensmesh.v1 import index_pb2
 
 from services.gateway.core.core import PUBLIC_SERVICES
 from tests.conftest import Api
@@ -42,7 +43,7 @@ def rest_refusal(response: httpx.Response) -> Refusal:
     for each in body["detail"]:
         if response.status_code == 422:
             assert {"loc", "msg", "type"} == set(each)
-            assert each["loc"][0] in ("body", "query", "path")
+            assert each["loc"][0] in ("body", "query", "path", "header")
             assert all(isinstance(part, str | int) for part in each["loc"])
             assert not any(isinstance(part, str) and part.isdigit() for part in each["loc"]), each["loc"]
             fields[".".join(map(str, each["loc"][1:]))] = each["msg"]
@@ -67,6 +68,23 @@ async def rpc(client: Api, name: str, request: Message, metadata: Any = None) ->
         response_deserializer=_response_class(name).FromString,
     )
     return await call(request, metadata=client.metadata if metadata is None else metadata, timeout=60)
+
+
+async def rpc_upload(client: Api, messages: Iterable[Message], *more: tuple[str, str]) -> Any:
+    """Call IndexUpload with these messages, and more metadata."""
+    call = client.channel.stream_unary(
+        _path("IndexUpload"),
+        request_serializer=index_pb2.IndexUploadRequest.SerializeToString,
+        response_deserializer=_response_class("IndexUpload").FromString,
+    )
+    return await call(iter(messages), metadata=(*client.metadata, *more), timeout=60)
+
+
+def upload_messages(content: bytes, chunk_bytes: int = 1_000, **head: Any) -> Iterator[index_pb2.IndexUploadRequest]:
+    """The messages of an upload: the head, and the file in chunks."""
+    yield index_pb2.IndexUploadRequest(head=index_pb2.UploadHead(**head))
+    for start in range(0, len(content), chunk_bytes):
+        yield index_pb2.IndexUploadRequest(chunk=content[start : start + chunk_bytes])
 
 
 def rpc_stream(client: Api, name: str, request: Message) -> AsyncIterator[Any]:

@@ -12,7 +12,7 @@ from aiohttp import web
 from lensmesh.v1 import task_pb2
 
 from tests.api.doors import assets_in, events, rpc, rpc_stream
-from tests.conftest import TERMINAL, Api, PhotoHost
+from tests.conftest import TERMINAL, Api, PhotoHost, picture
 
 
 class SlowHost:
@@ -134,3 +134,41 @@ async def test_watching_a_task_ends_with_it(space: Api, collection: str, photos:
     assert task_pb2.TASK_STATUS_CANCELLED == statuses[-1]
     assert 1 == statuses.count(task_pb2.TASK_STATUS_CANCELLED)
     assert grpc.StatusCode.OK == await stream.code()  # type: ignore[attr-defined]
+
+
+async def test_running_work_of_an_upload_is_cancelled(
+    space: Api, collection: str, photos: PhotoHost, number: int
+) -> None:
+    """Cancelling stops what is done for an upload, here the fetch of what it embeds, and leaves no asset."""
+    slow = SlowHost(photos, f"slow/{number}")
+    embed = {"type": "url", "vector_index": "image", "value": slow.url}
+    fields = {"collection_id": collection, "feature_extractors": json.dumps({"embed": [embed]})}
+    files = {"file": ("x.jpg", picture(number), "image/jpeg")}
+    response = await space.http.post("/index/images/upload", data=fields, files=files)
+    task_id = response.json()["task_id"]
+    await asyncio.wait_for(slow.asked.wait(), timeout=20)
+    assert "CANCELLED" == await cancel_by_rest(space, task_id)
+    await asyncio.wait_for(slow.left.wait(), timeout=20)
+    task = await space.finished(task_id)
+    assert ("CANCELLED", []) == (task["status"], task["outputs"])
+    assert 0 == await assets_in(space, collection)
+
+
+async def test_a_cancelled_text_can_be_indexed_again(space: Api, collection: str) -> None:
+    """Texts cancelled at any moment leave neither an asset nor a claim."""
+    embed = {"type": "text", "vector_index": "text", "value": f"for {collection}"}
+    body = {"collection_id": collection, "skip_duplicate": True, "feature_extractors": {"embed": [embed]}}
+    statuses = []
+    for _ in range(10):
+        task_id = (await space.http.post("/index/text", json=body)).json()["task_id"]
+        await space.http.delete(f"/tasks/{task_id}")
+        statuses.append((await space.finished(task_id))["status"])
+        if statuses[-1] == "DONE":
+            break
+    assert set(statuses) <= {"DONE", "CANCELLED"}
+    last = await space.finished((await space.http.post("/index/text", json=body)).json()["task_id"])
+    assert ("FAILED" if statuses[-1] == "DONE" else "DONE") == last["status"]
+    async with asyncio.timeout(20):
+        # What was being written when it was cancelled goes when its message comes again.
+        while await assets_in(space, collection) != 1:
+            await asyncio.sleep(0.05)

@@ -18,7 +18,7 @@ async def known(mesh: Mesh, api: Api) -> AsyncIterator[Api]:
     name = f"faces-{time.time_ns() % 10**9}"
     made = await api.http.post("/namespaces", json={"namespace_name": name, "vector_indexes": ["image", "face"]})
     assert made.status_code == 200, made.text
-    key = await api.http.post("/organizations/users/t@example.org/api-keys", json={"namespaces": [name]})
+    key = await api.http.post(f"/organizations/users/{name}@example.org/api-keys", json={"namespaces": [name]})
     client = api_of(mesh, key.json()["api_key"])
     yield client
     await client.http.aclose()

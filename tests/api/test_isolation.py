@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pytest
 from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, logo_pb2, match_pb2, namespace_pb2, percolator_pb2, task_pb2
 
 from runner.mesh import Mesh
-from tests.api.doors import rest_refusal, rpc, rpc_refused, rpc_stream
+from tests.api.doors import rest_refusal, rpc, rpc_refused, rpc_stream, rpc_upload, upload_messages
 from tests.conftest import Api, PhotoHost, api_of, picture
 
 QUERY = {"vector_index": "multimodal", "type": "text", "value": "x"}
@@ -36,7 +37,9 @@ async def client_of(mesh: Mesh, api: Api, namespace: str) -> Api:
     """A client with a key for one new namespace."""
     made = await api.http.post("/namespaces", json={"namespace_name": namespace, "vector_indexes": ["multimodal"]})
     assert 200 == made.status_code, made.text
-    key = await api.http.post("/organizations/users/t@example.org/api-keys", json={"namespaces": [namespace]})
+    key = await api.http.post(
+        f"/organizations/users/{namespace}@example.org/api-keys", json={"namespaces": [namespace]}
+    )
     return api_of(mesh, key.json()["api_key"])
 
 
@@ -195,7 +198,7 @@ async def test_a_namespace_that_the_key_may_not_use_is_refused(mesh: Mesh, mine:
 
 async def test_a_key_makes_no_key_for_another_namespace(mesh: Mesh, api: Api, other: Other) -> None:
     """A key that administers one namespace can't give itself another, nor make one."""
-    keys = "/organizations/users/t@example.org/api-keys"
+    keys = f"/organizations/users/grabber-{time.time_ns()}@example.org/api-keys"
     made = await api.http.post(keys, json={"namespaces": ["default"], "permissions": ["admin"]})
     headers = {"Authorization": f"Bearer {made.json()['api_key']}"}
     refusal = rest_refusal(await api.http.post(keys, json={"namespaces": [other.namespace]}, headers=headers))
@@ -227,3 +230,62 @@ async def test_a_search_by_grpc_shows_ones_own_alone(mine: Api, other: Other) ->
     theirs = await rpc(other.client, "SearchFeatures", request)
     assert not {each.asset_id for each in found.results} & {each.asset_id for each in theirs.results}
     assert other.task["asset_id"] in {each.asset_id for each in theirs.results}
+
+
+async def test_what_is_brought_along_updates_nothing_of_another_namespace(mine: Api, other: Other) -> None:
+    """Uploads, texts and items of batches don't reach another namespace's asset or file, at either door."""
+    update = {"asset_id": other.task["asset_id"], "mode": "replace"}
+    inputs = [{"type": "text", "vector_index": "multimodal", "value": "x"}]
+    text = {"collection_id": "c", "asset_update": update, "feature_extractors": {"embed": inputs}}
+    assert 404 == rest_refusal(await mine.http.post("/index/text", json=text)).code
+    files = {"file": ("x.jpg", picture(777_006), "image/jpeg")}
+    fields = {"collection_id": "c", "asset_update": json.dumps(update)}
+    assert 404 == rest_refusal(await mine.http.post("/index/images/upload", data=fields, files=files)).code
+    item = {"url": "http://127.0.0.1:1/x", "collection_id": "c", "asset_update": update}
+    results = (await mine.http.post("/index/images/batch", json={"items": [item]})).json()["results"]
+    assert ["not_found"] == [each["error"]["type"] for each in results]
+    head = {"collection_id": "c", "asset_update": {"asset_id": update["asset_id"], "mode": 1}}
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc_upload(mine, upload_messages(picture(777_006), **head))
+    assert grpc.StatusCode.NOT_FOUND == caught.value.code()
+    request = index_pb2.IndexTextRequest(
+        **head, feature_extractors={"embed": [{"type": 2, "vector_index": 2, "value": "x"}]}
+    )
+    assert grpc.StatusCode.NOT_FOUND == (await rpc_refused(mine, "IndexText", request)).code
+    batch = index_pb2.IndexBatchRequest(items=[index_pb2.IndexImageRequest(url=item["url"], **head)])
+    assert ["not_found"] == [each.error.type for each in (await rpc(mine, "IndexBatch", batch)).results]
+    embed = {"embed": [{"type": "file", "vector_index": "multimodal", "value": other.file_id}]}
+    fields = {"collection_id": "c", "feature_extractors": json.dumps(embed)}
+    refusal = rest_refusal(await mine.http.post("/index/images/upload", data=fields, files=files))
+    assert (422, {"feature_extractors.embed.0.value"}) == (refusal.code, set(refusal.fields))
+
+
+async def test_the_list_of_tasks_holds_ones_own_alone(mine: Api, other: Other) -> None:
+    """No task of another namespace is listed, whatever is asked for, at either door."""
+    listed = (await mine.http.get("/tasks?page_size=100")).json()
+    assert other.task["task_id"] not in {each["task_id"] for each in listed["results"]}
+    answer = await rpc(mine, "ListTasks", task_pb2.ListTasksRequest(page_size=100))
+    assert listed["pagination"]["total"] == answer.pagination.total
+    # Unknown, or a collection of one's own that was given that name.
+    asked = (await mine.http.get(f"/tasks?collection_id={other.collection_id}")).json()
+    assert [] == asked.get("results", [])
+    assert [other.task["task_id"]] == [
+        each["task_id"]
+        for each in (await other.client.http.get(f"/tasks?collection_id={other.collection_id}")).json()["results"][-1:]
+    ]
+
+
+async def test_what_brings_a_file_is_refused_like_everything_else(mine: Api, other: Other) -> None:
+    """Another namespace's name is a 403 for uploads too, an unknown key a 401, before the file is looked at."""
+    for headers, status, code in (
+        ({"X-Namespace": other.namespace}, 403, grpc.StatusCode.PERMISSION_DENIED),
+        ({"Authorization": "Bearer lm_wrong"}, 401, grpc.StatusCode.UNAUTHENTICATED),
+    ):
+        for path in ("/index/images/upload", "/index/text", "/index/images/batch", "/files"):
+            response = await mine.http.post(path, content=b"x", headers=headers)
+            assert status == rest_refusal(response).code, path
+        metadata = dict(mine.metadata) | {name.lower(): value for name, value in headers.items()}
+        call = Api(mine.http, mine.channel, tuple(metadata.items()))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await rpc_upload(call, [])
+        assert code == caught.value.code()

@@ -210,7 +210,7 @@ async def test_a_key_that_reads_makes_and_deletes_none(mesh: Mesh, tenant: Api, 
     made = await create(tenant, "Acme", number)
     namespace = (await tenant.http.get("/namespaces")).json()[0]["namespace_id"]
     body = {"namespaces": [namespace], "permissions": ["read"]}
-    key = (await api.http.post("/organizations/users/t@example.org/api-keys", json=body)).json()
+    key = (await api.http.post(f"/organizations/users/{namespace}@example.org/api-keys", json=body)).json()
     reader = api_of(mesh, key["api_key"])
     assert [made] == (await reader.http.get("/logos")).json()["results"]
     body = {"name": "Acme", "image": encoded(picture(number + 1))}

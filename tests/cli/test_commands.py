@@ -142,3 +142,21 @@ async def test_settings_come_from_the_environment(mesh: Mesh, room: Api, tmp_pat
     settings = {"LENSMESH_URL": mesh.rest_url, "LENSMESH_API_KEY": mesh.api_key, "LENSMESH_NAMESPACE": NAMESPACE}
     listed = await Cli(settings | {"LENSMESH_DATA_DIR": str(tmp_path)})("query", "list", "--json")
     assert 0 == listed.code, listed.err
+
+
+async def test_keys_come_and_go(cli: Cli, mesh: Mesh) -> None:
+    """A key that is made works, until it is rotated or removed; listings never show it."""
+    who = "cli@example.org"
+    made = await cli("keys", "create", who, "--name", "one", "--permission", "read", "--json")
+    assert 0 == made.code, made.err
+    key = made.document["key"]
+    assert 0 == (await cli("query", "list", "--json", LENSMESH_API_KEY=key)).code
+    listed = await cli("keys", "list", who, "--json")
+    assert ["one"] == [each["name"] for each in listed.document["results"]]
+    assert key not in listed.out
+    assert "cli@example.org" in (await cli("keys", "list")).out
+    rotated = await cli("keys", "rotate", who, "one")
+    assert 1 == (await cli("query", "list", LENSMESH_API_KEY=key)).code
+    assert 0 == (await cli("query", "list", LENSMESH_API_KEY=rotated.out.strip())).code
+    assert 0 == (await cli("keys", "rm", who, "one")).code
+    assert 1 == (await cli("query", "list", LENSMESH_API_KEY=rotated.out.strip())).code

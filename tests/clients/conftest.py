@@ -33,6 +33,16 @@ async def room(mesh: Mesh, api: Api) -> AsyncIterator[Api]:
     await client.channel.close()
 
 
+async def key_for_one_call(room: Api, name: str) -> str:
+    """A new key of this suite's namespace that may call once a minute."""
+    made = await room.http.post(
+        "/organizations/users/slow@example.org/api-keys",
+        json={"key_name": name, "namespaces": [NAMESPACE], "requests_per_minute": 1},
+    )
+    assert made.status_code == 200, made.text
+    return str(made.json()["key"])
+
+
 async def run_script(environment: str, script: str, *arguments: str) -> dict[str, Any]:
     """What a script of this folder printed, run by the Python of an environment below .cache.
 

@@ -1,6 +1,6 @@
 """Drives a mesh by the published client mixpeek 0.11.0, in that client's own environment.
 
-Arguments: REST URL, API key, namespace, URL of an image. Prints one JSON object: each step's answer as the client read
+Arguments: REST URL, API key, namespace, URL of an image, a key that may call once a minute. Prints one JSON object: each step's answer as the client read
 it, or {"raised": class, "status", "body"} for what the client raised.
 """
 
@@ -23,7 +23,7 @@ _NOBODY = {"X-Namespace": "nobody-s"}
 
 def main() -> None:
     """Run every step in order."""
-    url, key, namespace, photo = sys.argv[1:]
+    url, key, namespace, photo, slow_key = sys.argv[1:]
     headers = {"Authorization": f"Bearer {key}", "X-Namespace": namespace}
     steps: dict[str, Any] = {}
 
@@ -41,7 +41,7 @@ def main() -> None:
     # What the client would wait for between its own attempts is not the server's business.
     with MixpeekSDK(base_url=url, default_headers=headers, max_retries=0) as client:
         _work(run, client, photo)
-        _errors(run, client, url, namespace)
+        _errors(run, client, url, namespace, slow_key)
     print(json.dumps(steps))
 
 
@@ -78,7 +78,13 @@ def _work(run: Callable[[str, Callable[[], Any]], Any], client: MixpeekSDK, phot
     run("namespaces listed", lambda: client.get("/namespaces", cast_to=object))
 
 
-def _errors(run: Callable[[str, Callable[[], Any]], Any], client: MixpeekSDK, url: str, namespace: str) -> None:
+def _errors(
+    run: Callable[[str, Callable[[], Any]], Any], client: MixpeekSDK, url: str, namespace: str, slow_key: str
+) -> None:
+    slow = {"Authorization": f"Bearer {slow_key}"}
+    with MixpeekSDK(base_url=url, default_headers=slow, max_retries=0) as hasty:
+        run("first call of a minute", lambda: hasty.get("/namespaces", cast_to=object) and None)
+        run("second call of a minute", lambda: hasty.get("/namespaces", cast_to=object))
     with MixpeekSDK(base_url=url, max_retries=0) as stranger:
         run("no key", lambda: stranger.get("/collections", cast_to=object))
     run("unknown namespace", lambda: client.get("/collections", cast_to=object, options={"headers": _NOBODY}))

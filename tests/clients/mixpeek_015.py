@@ -1,6 +1,6 @@
 """Drives a mesh by the published client mixpeek 0.15.0, in that client's own environment.
 
-Arguments: REST URL, API key, namespace, URL of an image. Prints one JSON object: each step's answer as the client read
+Arguments: REST URL, API key, namespace, URL of an image, a key that may call once a minute. Prints one JSON object: each step's answer as the client read
 it, or {"raised": class, "status", "text"} for what the client raised.
 """
 
@@ -24,7 +24,7 @@ _COLLECTION = "mixpeek-015"
 
 def main() -> None:
     """Run every step in order."""
-    url, key, namespace, photo = sys.argv[1:]
+    url, key, namespace, photo, slow_key = sys.argv[1:]
     steps: dict[str, Any] = {}
     # The client takes a namespace for all its calls, and then does not send it: its HTTP client does.
     scoped = httpx.Client(headers={"X-Namespace": namespace})
@@ -35,7 +35,9 @@ def main() -> None:
         asset = _ingest(run, client, photo)
         _assets(run, client, asset)
         _features(run, client, asset)
-        _errors(run, client, url, key)
+        _text(run, client)
+        _organizations(run, client)
+        _errors(run, client, url, key, slow_key)
         run("health", lambda: client.health.check())
         run("collection deleted", lambda: client.collections.delete(collection=_COLLECTION))
     print(json.dumps(steps))
@@ -166,7 +168,31 @@ def _features(run: Steps, client: Mixpeek, asset: str) -> None:
     run("asset deleted", lambda: client.assets.delete(asset_id=asset))
 
 
-def _errors(run: Steps, client: Mixpeek, url: str, key: str) -> None:
+def _text(run: Steps, client: Mixpeek) -> None:
+    embed = {"type": models.InputType.TEXT, "vector_index": models.VectorModel.TEXT, "value": "a red cup"}
+    run(
+        "text ingested",
+        lambda: client.ingest.text(collection=_COLLECTION, metadata={}, feature_extractors={"embed": [embed]}),
+    )
+
+
+def _organizations(run: Steps, client: Mixpeek) -> None:
+    calls, who = client.organizations, "mixpeek-015@example.org"
+    run("key made", lambda: calls.create_api_key(user_email=who, key_name="one"))
+    read = [models.Permission.READ]
+    run("key changed", lambda: calls.update_api_key(user_email=who, key_name="one", name="two", permissions=read))
+    run("user read", lambda: calls.get_user(user_email=who))
+    run("organization read", lambda: calls.get())
+    run("usage read", lambda: calls.get_usage())
+    run("key deleted", lambda: calls.delete_api_key(user_email=who, key_name="two"))
+    run("key made again", lambda: calls.create_api_key(user_email=who))
+    run("user deleted", lambda: calls.delete_user(user_email=who))
+
+
+def _errors(run: Steps, client: Mixpeek, url: str, key: str, slow_key: str) -> None:
+    with Mixpeek(token=slow_key, server_url=url) as hasty:
+        run("first call of a minute", lambda: hasty.namespaces.list())
+        run("second call of a minute", lambda: hasty.namespaces.list())
     with Mixpeek(token="lm_unknown", server_url=url) as stranger:
         run("unknown key", lambda: stranger.collections.list())
     with Mixpeek(token=key, server_url=url) as unscoped:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.mesh import Mesh
-from tests.clients.conftest import NAMESPACE, run_script
+from tests.clients.conftest import NAMESPACE, key_for_one_call, run_script
 from tests.conftest import Api, PhotoHost
 
 
@@ -16,7 +16,8 @@ from tests.conftest import Api, PhotoHost
 async def steps(mesh: Mesh, room: Api, photos: PhotoHost) -> dict[str, Any]:
     """What the client made of each answer."""
     image = photos.picture_url(7_000_001)
-    return await run_script("mixpeek-0.15", "mixpeek_015.py", mesh.rest_url, mesh.api_key, NAMESPACE, image)
+    slow = await key_for_one_call(room, "015")
+    return await run_script("mixpeek-0.15", "mixpeek_015.py", mesh.rest_url, mesh.api_key, NAMESPACE, image, slow)
 
 
 REFUSALS = {
@@ -26,6 +27,7 @@ REFUSALS = {
     "unknown asset": ("ErrorResponse", 404),
     "wrong url": ("HTTPValidationError", None),
     "wrong name": ("HTTPValidationError", None),
+    "second call of a minute": ("APIError", None),
     "no video": ("APIError", None),
 }
 
@@ -43,6 +45,7 @@ async def test_it_reads_why_it_was_refused(steps: dict[str, Any]) -> None:
     assert ["body", "url"] == json.loads(steps["wrong url"]["text"])["detail"][0]["loc"]
     assert ["body", "namespace_name"] == json.loads(steps["wrong name"]["text"])["detail"][0]["loc"]
     assert "Status 501" in steps["no video"]["text"]
+    assert "Status 429" in steps["second call of a minute"]["text"]
 
 
 async def test_it_indexes_an_image(steps: dict[str, Any]) -> None:
@@ -62,6 +65,23 @@ async def test_it_keeps_collections(steps: dict[str, Any]) -> None:
     assert made["collection_id"] == steps["collection read"]["collection_id"]
     assert "mixpeek-015-b" == steps["collection renamed"]["collection_name"]
     assert steps["collection deleted"]["deleted"] is True
+
+
+async def test_it_keeps_keys(steps: dict[str, Any]) -> None:
+    """Keys are made, renamed, listed by user and organization, and deleted; the use of all is counted."""
+    made, changed = steps["key made"], steps["key changed"]
+    assert made["key"].startswith("lm_")
+    assert ("one", "two", ["read"]) == (made["name"], changed["name"], changed["permissions"])
+    assert ["two"] == [each["name"] for each in steps["user read"]["api_keys"]]
+    assert steps["user read"]["email"] in [each["email"] for each in steps["organization read"]["users"]]
+    assert steps["usage read"]["total_credits"] == sum(day["credits"] for day in steps["usage read"]["dates"])
+    assert steps["key deleted"]["deleted"] is steps["user deleted"]["deleted"] is True
+    assert "default" == steps["key made again"]["name"]
+
+
+async def test_it_ingests_a_text(steps: dict[str, Any]) -> None:
+    """A text is accepted with a task."""
+    assert steps["text ingested"]["task_id"]
 
 
 async def test_it_keeps_namespaces(steps: dict[str, Any]) -> None:

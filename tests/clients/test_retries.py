@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from lensmesh.rpc import ONCE
 
 from lensmesh_client import AsyncRestClient, RestClient, Retries, errors
 from lensmesh_client.retries import Attempts
+from services.gateway.core import calls
 from services.mesh.errors import error_classes
 
 # Pauses too short to be noticed.
@@ -146,6 +148,11 @@ async def test_a_key_is_made_once(server: Answers, client: AsyncRestClient) -> N
     assert [None] == server.keys()
 
 
+def test_what_is_sent_once_is_what_the_mesh_does_not_replay() -> None:
+    """The calls without an Idempotency-Key are those whose answers the gateway never keeps."""
+    assert calls._NEVER_REPLAYED == {path.rpartition("/")[2] for path in ONCE}
+
+
 def test_the_mesh_is_given_the_time_it_asks_for() -> None:
     """A pause is never shorter than Retry-After, and one that would be too long is not made."""
     attempts = Retries(attempts_max=9, seconds_max=10, first_s=0.1).begin()
@@ -173,8 +180,6 @@ def test_pauses_grow_up_to_a_bound() -> None:
 def test_its_table_is_the_meshs() -> None:
     """Every type of the mesh's error table has a class here, and both agree on whether trying again may help."""
     ours = {name: each.RETRYABLE for name, each in errors.TABLE.items() if each not in errors.OWN}
-    # Known here before every mesh has it.
-    ours = {name: ours[name] for name in ours if name in error_classes() or name != "still_running"}
     assert {name: each.retryable for name, each in error_classes().items()} == ours
 
 

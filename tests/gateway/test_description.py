@@ -11,6 +11,7 @@ import pytest
 from google.api import annotations_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.gateway.core.core import PUBLIC_SERVICES
 from tests.conftest import Api
@@ -170,3 +171,10 @@ async def test_grpc_says_that_it_serves(api: Api, name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.Check(health_pb2.HealthCheckRequest(service="nope"), timeout=10)
     assert grpc.StatusCode.NOT_FOUND == caught.value.code()
+
+
+def test_the_description_is_valid(description: dict[str, Any]) -> None:
+    """The description is OpenAPI 3.1, links included."""
+    assert [] == [error.message for error in OpenAPIV31SpecValidator(description).iter_errors()]
+    links = description["paths"]["/index/images/url"]["post"]["responses"]["200"]["links"]
+    assert {"GetTask", "CancelTask", "WatchTask"} == set(links)

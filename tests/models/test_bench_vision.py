@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -98,18 +99,30 @@ def test_a_broken_truth_file_is_named(tmp_path: Path) -> None:
 
 def test_flickr_logos_27_is_read(tmp_path: Path) -> None:
     """Training rows give instances with their corners, each once; query rows name an image, or say that it has none."""
-    for name in ("1.jpg", "2.jpg", "3.jpg"):
+    for name in ("1.jpg", "2.jpg", "3.jpg", *(f"larger_{number}.jpg" for number in range(5))):
         (tmp_path / name).write_bytes(pictures.blank())
-    rows = "1.jpg Adidas 1 38 12 234 142\n1.jpg Adidas 2 38 12 234 142\n1.jpg Puma 1 0 0 9 9\ngone.jpg Ford 1 0 0 9 9\n"
+    # The file has a space at the end of each row, an instance in several subsets, and boxes of no size.
+    rows = (
+        "1.jpg Adidas 1 38 12 234 142 \n1.jpg Adidas 2 38 12 234 142 \n1.jpg Puma 1 0 0 9 9 \n1.jpg Puma 1 5 5 5 9 \n"
+    )
+    rows += "gone.jpg Ford 1 0 0 9 9 \n"
+    rows += "".join(
+        f"larger_{number}.jpg {brand} 1 0 0 500 300 \n" for number in range(5) for brand in ("Adidas", "Puma")
+    )
     (tmp_path / "flickr_logos_27_dataset_training_set_annotation.txt").write_text(rows)
     (tmp_path / "flickr_logos_27_dataset_query_set_annotation.txt").write_text("2.jpg\tHP\n3.jpg\tnone\n")
 
-    hp, none, training = datasets.read(tmp_path).logos
+    found = datasets.read(tmp_path)
+    hp, none, training = found.logos
 
-    assert (["HP"], []) == (hp.names, hp.quads)
-    assert [] == none.names
-    assert ["Adidas", "Puma"] == training.names
+    assert ("query", ["HP"], []) == (hp.subset, hp.names, hp.quads)
+    assert ("no logo", []) == (none.subset, none.names)
+    assert ("training", ["Adidas", "Puma"]) == (training.subset, training.names)
     assert [(38, 12), (234, 12), (234, 142), (38, 142)] == training.quads[0]
+    assert ["Adidas", "HP", "Puma"] == training.labelled
+    # The largest instances are the gallery, and their photos are not searched.
+    assert [("Adidas", 5), ("Puma", 5)] == sorted(Counter(crop.name for crop in found.crops).items())
+    assert {"larger_0.jpg", "larger_4.jpg"} < {Path(crop.path).name for crop in found.crops}
 
 
 def test_a_row_of_flickr_logos_27_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -133,6 +146,18 @@ def test_a_logo_is_right_by_name_and_place_and_once() -> None:
     assert [Finding(0.9, True), Finding(0.8, False), Finding(0.7, False), Finding(0.6, False)] == findings
 
 
+def test_a_photo_labelled_as_a_whole_says_nothing_of_other_brands() -> None:
+    """Each name counts once, one that the labels never speak of not at all; where there is no logo, every name does."""
+    quads = [[[float(x), 0.0], [x + 9.0, 0.0], [x + 9.0, 9.0], [float(x), 9.0]] for x in (0, 20, 40, 60)]
+    named = zip(("Ford", "Ford", "Puma", "Nokia"), (0.9, 0.8, 0.7, 0.6), quads, strict=True)
+    found = [{"name": name, "confidence": confidence, "quad": quad} for name, confidence, quad in named]
+
+    shown = LogoSample("", "query", ["Ford"], labelled=["Ford", "Puma"])
+    assert [Finding(0.9, True), Finding(0.7, False)] == logos.judge(shown, found)
+    empty = LogoSample("", "no logo", [], labelled=["Ford", "Puma"])
+    assert [False, False, False] == [finding.right for finding in logos.judge(empty, found)]
+
+
 def test_whatever_is_named_among_strangers_is_wrong() -> None:
     """Marks that the gallery lacks are no truth to be found, even by their name."""
     corners = [(0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (0.0, 10.0)]
@@ -143,10 +168,10 @@ def test_whatever_is_named_among_strangers_is_wrong() -> None:
 
 
 def test_flickr8k_is_read_with_all_captions_of_a_photo(tmp_path: Path) -> None:
-    """Lines are FILE#NUMBER, a tab and a caption; photos that are not there are left out, a broken line is named."""
+    """Lines are FILE#NUMBER, a tab (once spaces) and a caption; absent photos are left out, a broken line is named."""
     (tmp_path / "1.jpg").write_bytes(pictures.blank())
     truth = tmp_path / "Flickr8k.token.txt"
-    truth.write_text("1.jpg#0\tA dog runs .\n1.jpg#1\tA brown dog .\n2.jpg#0\tNot there .\n")
+    truth.write_text("1.jpg#0\tA dog runs .\n1.jpg#1  A brown dog .\n2.jpg#0\tNot there .\n")
     assert datasets.read(tmp_path).photos == [PhotoSample(str(tmp_path / "1.jpg"), ["A dog runs .", "A brown dog ."])]
     truth.write_text("1.jpg A dog runs\n")
     with pytest.raises(datasets.BadDataset, match=r"token\.txt:1 is not FILE#NUMBER"):
@@ -158,3 +183,31 @@ def test_recall_counts_equal_scores_against_the_query() -> None:
     scores = np.array([[0.9, 0.1, 0.1], [0.5, 0.5, 0.1]])
     assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_1"] == 0.5
     assert retrieval.recalls(scores, np.array([0, 0]))["recall_at_5"] == 1.0
+
+
+def test_large_sets_are_drawn_from_all_over_the_same_way_each_time(tmp_path: Path) -> None:
+    """Of more images than are measured, not the first ones are taken: sets are often sorted by kind."""
+    (tmp_path / "2002").mkdir()
+    count = datasets.IMAGES_MAX + 50
+    for number in range(count):
+        (tmp_path / "2002" / f"{number}.jpg").touch()
+    rows = "".join(f"2002/{number}\n1\n40 30 0 100 90  1\n" for number in range(count))
+    (tmp_path / "FDDB-fold-01-ellipseList.txt").write_text(rows)
+
+    taken = datasets.read(tmp_path).faces
+
+    assert datasets.IMAGES_MAX == len(taken)
+    assert taken == datasets.read(tmp_path).faces
+    assert any(int(Path(sample.path).stem) >= datasets.IMAGES_MAX for sample in taken)
+
+
+def test_conse_weighs_the_likeliest_classes_by_their_probability() -> None:
+    """As published: no centre, no objects, and the classes beyond the first ten count not."""
+    labels = np.eye(12)
+    probabilities = np.array([0.4, 0.3, *[0.03] * 8, 0.029, 0.029])
+
+    vector = retrieval.conse(probabilities, labels)
+
+    assert pytest.approx(4 / 3, rel=1e-6) == vector[0] / vector[1]
+    assert (0, 0) == tuple(vector[10:])
+    assert pytest.approx(1) == np.linalg.norm(vector)

@@ -149,6 +149,18 @@ async def test_a_text_finds_its_photo(lite: Client, query: str, expected: str) -
     assert expected == names[int(np.argmax(images @ text))]
 
 
+async def test_a_few_read_letters_hardly_move_a_photo(lite: Client) -> None:
+    """Stray letters are often misread and say little; a sentence on a poster says what it is about."""
+    image = [_photo("coffee.jpg")]
+    (without,) = await lite.tensor("embed_multimodal_image", "VECTOR", IMAGE=image)
+    (letters,) = await lite.tensor("embed_multimodal_image", "VECTOR", IMAGE=image, TEXT=[b"REX"])
+    sentence = [b"an invitation to an open house on saturday"]
+    (read,) = await lite.tensor("embed_multimodal_image", "VECTOR", IMAGE=image, TEXT=sentence)
+
+    assert without @ letters > 0.95
+    assert without @ read < 0.9
+
+
 async def test_similar_texts_are_near(lite: Client) -> None:
     """Two ways to say the same thing are nearer than another topic."""
     texts = [b"a fast car on the road", b"an automobile driving quickly", b"recipe for tomato soup"]

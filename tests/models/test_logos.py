@@ -64,6 +64,21 @@ async def test_an_uploaded_mark_is_found_in_a_photo(lite: Client) -> None:
     assert np.abs(middle - (60 + 73, 70 + 73)).max() < 20
 
 
+async def test_a_mark_cut_from_a_photo_is_found_in_another(lite: Client) -> None:
+    """A crop of a photo serves as the mark: what is uploaded is not always a drawing."""
+    first = Image.open(io.BytesIO(_photo_with(_mark("#203060", "#c8b070"), (60, 70), 130, 0)))
+    crop = pictures.encoded(first.crop((60, 70, 202, 212)))
+    (mark,) = await lite.documents("logo_mark", "MARK", IMAGE=[crop])
+    photo = _photo_with(_mark("white", "#802020"), (60, 70), 110, 6)
+
+    (regions,) = await lite.documents("logos", "REGIONS", IMAGE=[photo], LINES=_NO_LINES)
+    named = json.dumps([{"name": "Bolt & Ring", **mark}]).encode()
+    (logos,) = await lite.documents("logo_verifier", "LOGOS", REGIONS=[json.dumps(regions).encode()], MARKS=[named])
+
+    assert logos[0]["confidence"] >= _THRESHOLD
+    assert np.abs(np.mean(logos[0]["quad"], axis=0) - (60 + 60, 70 + 60)).max() < 20
+
+
 async def test_a_photo_without_the_mark_does_not_show_it(lite: Client) -> None:
     """The verifier names nothing in a photo that lacks the mark, although it was asked about it."""
     (mark,) = await lite.documents("logo_mark", "MARK", IMAGE=[_png(_mark("black", "white"))])

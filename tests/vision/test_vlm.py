@@ -106,6 +106,15 @@ async def test_a_shape_is_a_schema_and_the_answer_conforms(server: Server, vlm: 
     assert server.asked[0]["messages"][0]["content"][1]["text"].startswith("About the bus.")
 
 
+async def test_a_text_is_asked_about_like_an_image(server: Server, vlm: Vlm) -> None:
+    """A text goes as it is, before the prompt, and its answer conforms as well."""
+    server.says = '{"people": 2}'
+    assert {"people": 2} == await vlm.shaped("Ann met Bob.", "Count them.", {"people": "int"})
+    text, prompt = server.asked[0]["messages"][0]["content"]
+    assert {"type": "text", "text": "Ann met Bob."} == text
+    assert prompt["text"].startswith("Count them.")
+
+
 async def test_a_server_without_schemas_is_told_in_the_prompt(server: Server) -> None:
     """With LENSMESH_VLM_SCHEMA_CONSTRAINED off, only the prompt has the schema."""
     client = Vlm(server.settings(schema_constrained=False))
@@ -220,6 +229,12 @@ async def test_prompts_and_shapes_go_to_the_model(server: Server, photos: PhotoH
         shape = {"json_output": {"response_shape": {"brand": "str"}}}
         shaped = await only_feature(client, await client.run(body(photos, 2, shape)))
         assert {"brand": "Acme"} == shaped["json_output"]
+        embed = {"type": "text", "vector_index": "text", "value": "Acme is on the moon"}
+        text = {"collection_id": "c", "feature_extractors": shape | {"embed": [embed]}}
+        response = await client.http.post("/index/text", json=text)
+        task = await client.finished(response.json()["task_id"])
+        assert ("DONE", "answered by eyes-7b") == (task["status"], task["steps"]["json_output"]["note"])
+        assert "Acme is on the moon" == server.asked[-1]["messages"][0]["content"][0]["text"]
         server.status = 400
         failed = await client.run(body(photos, 3, blocks))
         assert ("FAILED", "describe") == (failed["status"], failed["error"]["stage"])

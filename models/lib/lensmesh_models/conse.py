@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from lensmesh_models.objects import LABELS
 from lensmesh_models.sentences import unit
 
-_TOP = 20
-_OBJECT_WEIGHT, _TEXT_WEIGHT = 0.5, 0.6
+_TOP = 50  # classes that count; with more, what is surely not there adds up
+_OBJECT_WEIGHT = 0.15  # of each object found: most photos show a person, and most queries are about more than that
+_TEXT_WEIGHT, _TEXT_LETTERS = 0.6, 30  # of the read text, in full from so many letters: a few are often misread
+_QUERY_CENTRED = 0.5  # share of the centre that a query loses: a sentence has less of it than a label's prompt
 
 
 def prompts(class_names: Sequence[str]) -> list[str]:
@@ -26,11 +28,11 @@ def prompts(class_names: Sequence[str]) -> list[str]:
 def image_vector(
     probabilities: NDArray[Any],
     objects: Sequence[dict[str, Any]],
-    text_vector: NDArray[Any] | None,
+    read: tuple[str, NDArray[Any]] | None,
     labels: NDArray[Any],
     centre: NDArray[Any],
 ) -> NDArray[np.float32]:
-    """Unit vector float32 [D] of class ``probabilities`` [C], object records and the read text's vector [D].
+    """Unit vector float32 [D] of class ``probabilities`` [C], object records, and the read text with its vector [D].
 
     ``labels`` [C + 80, D] are unit vectors of the prompts, ``centre`` [D] their mean.
     """
@@ -40,6 +42,13 @@ def image_vector(
     total = (weights / weights.sum()) @ unit(labels[top] - centre)
     for label in {item["label"] for item in objects}:
         total = total + _OBJECT_WEIGHT * unit(labels[count + LABELS.index(label)] - centre)
-    if text_vector is not None:
-        total = total + _TEXT_WEIGHT * unit(text_vector - centre)
+    if read is not None:
+        text, vector = read
+        share = min(1.0, sum(map(str.isalnum, text)) / _TEXT_LETTERS)
+        total = total + _TEXT_WEIGHT * share * unit(vector - centre)
     return unit(total)
+
+
+def query_vectors(vectors: NDArray[Any], centre: NDArray[Any]) -> NDArray[np.float32]:
+    """Unit vectors float32 [B,D] of queries in the images' space, from the text encoder's [B,D]."""
+    return unit(vectors - _QUERY_CENTRED * centre)

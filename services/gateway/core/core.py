@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.descriptor import ServiceDescriptor
 from lensmesh.v1 import (
     asset_pb2,
     embedder_pb2_grpc,
@@ -17,25 +14,32 @@ from lensmesh.v1 import (
     logo_pb2,
     match_pb2,
     namespace_pb2,
+    organization_pb2,
     percolator_pb2,
     task_pb2,
     vision_pb2_grpc,
 )
 
-from services.gateway.auth import Caller, Directory
+from services.gateway.auth import Directory
 from services.gateway.config import GatewaySettings
 from services.gateway.core.assets import Assets
+from services.gateway.core.batch import Batch
+from services.gateway.core.calls import Calls, Handler, Operation
 from services.gateway.core.collections import Collections
 from services.gateway.core.features import Features
 from services.gateway.core.files import Files
 from services.gateway.core.index import Index
+from services.gateway.core.keys import Keys
+from services.gateway.core.limits import Limits
 from services.gateway.core.links import Links
 from services.gateway.core.logos import Logos
-from services.gateway.core.namespaces import Keys, Namespaces
+from services.gateway.core.namespaces import Namespaces
 from services.gateway.core.percolators import Percolators
 from services.gateway.core.queries import Queries
 from services.gateway.core.reembed import Reembed
+from services.gateway.core.replays import Replays
 from services.gateway.core.tasks import Tasks
+from services.gateway.core.usage import UsageCounter
 from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
 from services.mesh.bus.tasks import TaskStore
@@ -60,19 +64,9 @@ PUBLIC_SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (namespace_pb2, "CollectionService"),
         (namespace_pb2, "KeyService"),
         (namespace_pb2, "FileService"),
+        (organization_pb2, "OrganizationService"),
     )
 )
-
-Handler = Callable[[Caller, Any], Awaitable[Message | AsyncIterator[Message]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One method of the API: what the key needs, and who does it."""
-
-    method: MethodDescriptor
-    needs: int
-    run: Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +77,12 @@ class Core:
     operations: tuple[Operation, ...]
     collections: Collections
     links: Links
+    calls: Calls
+    usage: UsageCounter
 
     async def close(self) -> None:
-        """Follow no more."""
+        """Write what was counted, and follow no more."""
+        await self.usage.flush()
         await self.collections.close()
         await self.directory.close()
 
@@ -115,11 +112,17 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     features = Features(stubs.embedder, queries, collections, files, links)
     percolators = Percolators(stubs.percolator, queries, collections, files, settings)
     namespaces = Namespaces(directory, stubs.vision, stubs.embedder, stubs.percolator, collections, tasks, blobs)
-    state = Tasks(tasks)
+    state = Tasks(tasks, collections)
+    usage = UsageCounter(bus, await bus.bucket(topology.USAGE))
+    keys = Keys(directory, usage)
     logos = Logos(stubs.vision, files)
     table: dict[str, tuple[int, Handler]] = {
         "IndexService.IndexImage": (WRITE, index.index_image),
+        "IndexService.IndexUpload": (WRITE, index.index_upload),
+        "IndexService.IndexText": (WRITE, index.index_text),
+        "IndexService.IndexBatch": (WRITE, Batch(index).index),
         "TaskService.GetTask": (READ, state.get),
+        "TaskService.ListTasks": (READ, state.list),
         "TaskService.WatchTask": (READ, state.watch),
         "TaskService.CancelTask": (WRITE, state.cancel),
         "AssetService.GetAsset": (READ, assets.get),
@@ -160,7 +163,15 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "CollectionService.GetCollection": (READ, collections.get),
         "CollectionService.UpdateCollection": (WRITE, collections.update),
         "CollectionService.DeleteCollection": (WRITE, collections.delete),
-        "KeyService.CreateKey": (ADMIN, Keys(directory).create),
+        "KeyService.CreateKey": (ADMIN, keys.create),
+        "KeyService.ListKeys": (ADMIN, keys.list),
+        "KeyService.UpdateKey": (ADMIN, keys.update),
+        "KeyService.RotateKey": (ADMIN, keys.rotate),
+        "KeyService.DeleteKey": (ADMIN, keys.delete),
+        "OrganizationService.GetOrganization": (ADMIN, keys.organization),
+        "OrganizationService.GetUser": (ADMIN, keys.user),
+        "OrganizationService.DeleteUser": (ADMIN, keys.delete_user),
+        "OrganizationService.GetUsage": (READ, keys.usage),
         "FileService.UploadFile": (WRITE, files.upload),
     }
     operations = tuple(
@@ -168,4 +179,6 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         for service in PUBLIC_SERVICES
         for method in service.methods
     )
-    return Core(directory, operations, collections, links)
+    replays = Replays(await bus.bucket(topology.IDEMPOTENCY))
+    calls = Calls(directory, Limits(settings.requests_per_minute), usage, replays)
+    return Core(directory, operations, collections, links, calls, usage)

@@ -13,6 +13,7 @@ from lensmesh.v1 import namespace_pb2
 
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
+from services.gateway.spool import Incoming, SpooledFile
 from services.mesh.blobs import BlobStore
 from services.mesh.errors import InvalidArgument, PayloadTooLarge
 from services.mesh.tenancy import Tenant
@@ -29,11 +30,25 @@ class Files:
         self._settings = settings
 
     async def upload(
-        self, caller: Caller, request: namespace_pb2.UploadFileRequest
+        self, caller: Caller, request: namespace_pb2.UploadFileRequest | Incoming
     ) -> namespace_pb2.UploadFileResponse:
-        """Store a file."""
+        """Store a file: one that comes with the request, or the bytes in its message."""
+        if isinstance(request, Incoming):
+            file = self.checked(request.file, "content")
+            await self._blobs.put_file(caller.tenant.blob(file.sha256), file.file, file.size_bytes)
+            return namespace_pb2.UploadFileResponse(file_id=file.sha256, size_bytes=file.size_bytes)
         file_id = await self.store(caller.tenant, request.content, "content")
         return namespace_pb2.UploadFileResponse(file_id=file_id, size_bytes=len(request.content))
+
+    def checked(self, file: SpooledFile, path: str) -> SpooledFile:
+        """The file. Raises InvalidArgument for one without bytes."""
+        if not file.size_bytes:
+            raise InvalidArgument.field(path, "is required: the file has no bytes", "required")
+        return file
+
+    async def keep_upload(self, tenant: Tenant, file: SpooledFile) -> None:
+        """Store a file that is to be indexed."""
+        await self._blobs.put_file(tenant.upload(file.sha256), file.file, file.size_bytes)
 
     async def store(self, tenant: Tenant, content: bytes, path: str) -> str:
         """Store content; returns the file's id, its SHA-256."""

@@ -1,4 +1,4 @@
-"""Namespaces, and keys."""
+"""Namespaces."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from lensmesh.v1 import (
     vision_pb2,
     vision_pb2_grpc,
 )
-from lensmesh.v1 import pipeline_pb2 as pipeline
 
-from services.gateway.auth import DEFAULT_NAMESPACE, Caller, Directory, new_key
+from services.gateway.auth import DEFAULT_NAMESPACE, Caller, Directory
 from services.gateway.core.collections import Collections
 from services.mesh.blobs import BlobStore
-from services.mesh.bus.tasks import TaskStore, now
+from services.mesh.bus.tasks import TaskStore
 from services.mesh.errors import Conflict, InvalidArgument, PermissionDenied
 from services.mesh.tenancy import Tenant, namespace_id
 
@@ -153,30 +152,3 @@ class Namespaces:
         if not caller.may_use(found.namespace_id):
             raise PermissionDenied(f"this API key may not use the namespace {name_or_id[:80]!r}")
         return found
-
-
-class Keys:
-    """Makes keys."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-
-    async def create(self, caller: Caller, request: namespace_pb2.CreateKeyRequest) -> namespace_pb2.CreateKeyResponse:
-        """Make a key that may do no more than the caller's."""
-        names = list(request.namespaces) or [caller.namespace.namespace_id]
-        ids = [self._directory.namespace(name).namespace_id for name in names]
-        for name, each in zip(names, ids, strict=True):
-            if not caller.may_use(each):
-                raise PermissionDenied(f"this API key may not use the namespace {name!r}")
-        record = pipeline.KeyRecord(
-            key_name=request.key_name or "default",
-            email=request.email,
-            namespace_ids=ids,
-            permissions=request.permissions or [namespace_pb2.PERMISSION_READ, namespace_pb2.PERMISSION_WRITE],
-            created_at=now(),
-        )
-        api_key = new_key()
-        await self._directory.add_key(api_key, record)
-        return namespace_pb2.CreateKeyResponse(
-            api_key=api_key, key_name=record.key_name, namespaces=ids, permissions=record.permissions
-        )

@@ -84,7 +84,7 @@ def build_app(core: Core, pings: dict[str, Ping], settings: GatewaySettings) -> 
     for prefix in ("/index", "/ingest", "/v1/index", "/v1/ingest"):
         fixed.append(Route(f"{prefix}/videos/{{rest:path}}", guarded("video", video), methods=["GET", "POST"]))
     return Starlette(
-        routes=[*fixed, *routes(core.operations, core.directory, settings)],
+        routes=[*fixed, *routes(core.operations, core.calls, settings)],
         exception_handlers={HTTPException: _http_error, Exception: _any_error},
     )
 

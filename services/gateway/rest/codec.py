@@ -37,7 +37,7 @@ _INT_BOUNDS = {
 
 
 @cache
-def _names(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+def field_names(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
     """Every accepted name of a message's fields."""
     names = {json_name(field): field for field in descriptor.fields}
     for field in descriptor.fields:
@@ -63,7 +63,7 @@ def set_text(message: Message, name: str, text: str, path: Path) -> bool:
     Raises:
         InvalidArgument: the text is not of the field's type.
     """
-    field = _names(message.DESCRIPTOR).get(name)
+    field = field_names(message.DESCRIPTOR).get(name)
     if field is None or field.is_repeated or field.type == _F.TYPE_MESSAGE:
         return False
     value: object = text
@@ -88,7 +88,7 @@ def _fill(message: Message, value: object, path: Path, violations: list[FieldVio
     if not isinstance(value, Mapping):
         violations.append(FieldViolation(path, f"must be an object, not {_kind(value)}", "type.object"))
         return
-    names = _names(message.DESCRIPTOR)
+    names = field_names(message.DESCRIPTOR)
     given: dict[str, tuple[str, object]] = {}
     for name, each in value.items():
         field = names.get(name)

@@ -15,7 +15,8 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from services.gateway.core.core import Operation
+from services.gateway.core.calls import Operation
+from services.gateway.rest.multipart import FILE_PART, head_descriptor
 from services.gateway.rest.routes import Binding, bindings
 from services.mesh.json_names import enum_names, json_aliases, json_name
 
@@ -53,15 +54,27 @@ _SCALARS: dict[int, dict[str, Any]] = {
     _F.TYPE_FLOAT: {"type": "number"},
     _F.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
 }
+_FILE_PART = {
+    "type": "object",
+    "properties": {FILE_PART: {"type": "string", "format": "binary", "description": "The file, with a filename."}},
+    "required": [FILE_PART],
+}
+_ONCE = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key with the same request gets the same answer for a day, and nothing is done twice.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 _ERRORS = {
     "400": "The request can't be read.",
-    "401": "No key, or an unknown one.",
+    "401": "No key, or one that is unknown, disabled or expired.",
     "403": "The key may not do this.",
     "404": "Not there, in this namespace.",
-    "409": "Exists already.",
+    "409": "Exists already, or is being carried out.",
     "413": "Too large.",
     "422": "One or more fields break a rule.",
-    "429": "Too many tasks are waiting; see Retry-After.",
+    "429": "Too many requests of this key, or tasks waiting; see Retry-After.",
     "500": "A fault of the server.",
     "503": "Something needed does not answer; see Retry-After.",
 }
@@ -99,7 +112,7 @@ def describe(operations: tuple[Operation, ...], version: str) -> dict[str, Any]:
 
 def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     method = binding.operation.method
-    inner = method.input_type
+    inner = head_descriptor(method) if method.client_streaming else method.input_type
     in_path = re.findall(r"{(\w+)}", binding.path)
     parameters: list[dict[str, Any]] = [
         {
@@ -119,6 +132,8 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
             "schema": {"type": "string"},
         }
     )
+    if binding.operation.replayable:
+        parameters.append(_ONCE)
     pages = {"page", "page_size", "offset_position"}
     for field in inner.fields:
         wanted = field.name in pages if binding.body == "*" else binding.body != field.name
@@ -135,7 +150,11 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     for status, text in _ERRORS.items():
         content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
         entry["responses"][status] = {"description": text, "content": content}
-    if binding.body == "*":
+    if method.client_streaming:
+        form = {"allOf": [_reference(inner, schemas, request=True), _FILE_PART]}
+        schemas[inner.name].pop("additionalProperties", None)
+        entry["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    elif binding.body == "*":
         schema = _reference(inner, schemas, request=True)
         _leave_out(schemas[inner.name], in_path)
         entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -14,16 +14,18 @@ import grpc
 import orjson
 from google.api import annotations_pb2
 from google.protobuf.message import Message
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from services.gateway.auth import Directory
+from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
-from services.gateway.core.core import Operation
+from services.gateway.core.calls import Answer, Calls, Operation
 from services.gateway.rest.codec import decode, encode, encode_field, new_message, set_text
 from services.gateway.rest.errors import error_response
+from services.gateway.rest.multipart import head_descriptor, read_form
 from services.gateway.rest.views import shaped
+from services.gateway.spool import Incoming, spool
 from services.mesh import telemetry
 from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
 from services.mesh.rpc import as_lensmesh_error, from_rpc_error
@@ -53,12 +55,12 @@ def bindings(operation: Operation) -> Iterator[Binding]:
             yield Binding(operation, pattern.upper(), getattr(one, pattern), one.body, response_body)
 
 
-def routes(operations: tuple[Operation, ...], directory: Directory, settings: GatewaySettings) -> list[Route]:
+def routes(operations: tuple[Operation, ...], calls: Calls, settings: GatewaySettings) -> list[Route]:
     """Every route, each also under /v1."""
     made = []
     for operation in operations:
         for binding in bindings(operation):
-            endpoint = _endpoint(binding, directory, settings)
+            endpoint = _endpoint(binding, calls, settings)
             for prefix in ("", "/v1"):
                 made.append(Route(prefix + binding.path, endpoint, methods=[binding.method]))
     # A fixed path goes before one with a parameter, such as /percolators/matches/events.
@@ -72,6 +74,10 @@ def guarded(name: str, handle: Callable[[Request], Awaitable[Response]]) -> Call
         result = "ok"
         try:
             return await handle(request)
+        except ClientDisconnect:
+            # Nobody hears this.
+            result = "disconnected"
+            return error_response(BadRequest("the request ended before it was whole"))
         except grpc.aio.AioRpcError as error:
             known = from_rpc_error(error, "backing")
             result = known.type
@@ -86,16 +92,13 @@ def guarded(name: str, handle: Callable[[Request], Awaitable[Response]]) -> Call
     return endpoint
 
 
-def _endpoint(
-    binding: Binding, directory: Directory, settings: GatewaySettings
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(binding: Binding, calls: Calls, settings: GatewaySettings) -> Callable[[Request], Awaitable[Response]]:
     operation = binding.operation
 
     async def handle(request: Request) -> Response:
         headers = request.headers
-        caller = directory.authenticate(headers.get("authorization"), headers.get("x-namespace"), operation.needs)
-        message = await _decoded(request, binding, settings)
-        result = await operation.run(caller, message)
+        caller = await calls.admit(operation, headers.get("authorization"), headers.get("x-namespace"))
+        message, result = await _answer(request, binding, calls, caller, settings)
         if isinstance(result, Message):
             return Response(orjson.dumps(shaped(message, _shown(result, binding))), media_type="application/json")
         events = _events(result, binding, settings.event_keepalive_s)
@@ -104,19 +107,38 @@ def _endpoint(
     return guarded(operation.method.full_name, handle)
 
 
-async def _decoded(request: Request, binding: Binding, settings: GatewaySettings) -> Message:
-    message = new_message(binding.operation.method.input_type)
-    if binding.body == "*":
-        decode(_json(await _body(request, settings.body_bytes_max)), message)
-    elif binding.body:
-        setattr(message, binding.body, await _body(request, settings.body_bytes_max))
+async def _answer(
+    request: Request, binding: Binding, calls: Calls, caller: Caller, settings: GatewaySettings
+) -> tuple[Message, Answer]:
+    """The request as a message, and what it is answered."""
+    operation, once = binding.operation, request.headers.get("idempotency-key")
+    if operation.method.client_streaming:
+        message = new_message(head_descriptor(operation.method))
+        with calls.receiving():
+            async with read_form(request, message, settings.file_bytes_max) as file:
+                _set_parameters(request, message)
+                validate(message)
+                return message, await calls.run(operation, caller, Incoming(message, file), once)
+    message = new_message(operation.method.input_type)
+    if binding.body in ("", "*"):
+        if binding.body:
+            decode(_json(await _body(request, settings.body_bytes_max)), message)
+        _set_parameters(request, message)
+        validate(message)
+        return message, await calls.run(operation, caller, message, once)
+    # The field that the body is has its bytes in the file, so the message is not held against its rules.
+    _set_parameters(request, message)
+    with calls.receiving(), await spool(request.stream(), settings.file_bytes_max) as file:
+        return message, await calls.run(operation, caller, Incoming(message, file), once)
+
+
+def _set_parameters(request: Request, message: Message) -> None:
+    """Fill the fields that stand in the query and in the path."""
     for name, text in request.query_params.multi_items():
         if not set_text(message, name, text, ("query",)):
             raise InvalidArgument([FieldViolation(("query", name), "is not a parameter here", "unknown_parameter")])
     for name, text in request.path_params.items():
         set_text(message, name, text, ("path",))
-    validate(message)
-    return message
 
 
 async def _body(request: Request, bytes_max: int) -> bytes:

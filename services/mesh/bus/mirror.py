@@ -73,10 +73,6 @@ class Mirror(Generic[MessageT]):
         """The values whose keys begin with a prefix, by key."""
         return [self._values[key] for key in sorted(self._values) if key.startswith(prefix)]
 
-    def items(self) -> list[tuple[str, MessageT]]:
-        """Every key with its value, by key."""
-        return sorted(self._values.items())
-
     async def seen(self, sequence: int) -> None:
         """Wait until a write of this revision has arrived here.
 

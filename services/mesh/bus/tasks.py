@@ -19,7 +19,7 @@ from nats.js.kv import KeyValue
 
 from services.mesh import telemetry
 from services.mesh.bus import topology
-from services.mesh.bus.follow import follow
+from services.mesh.bus.follow import follow, scan
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import Conflict, NotFound, PayloadTooLarge
 from services.mesh.tenancy import Tenant
@@ -189,6 +189,12 @@ class TaskStore:
                 headers=telemetry.trace_headers()
                 | {"Nats-Msg-Id": f"{task_id}.{hop.name}", _REVISION_HEADER: str(known.revision)},
             )
+
+    async def all(self, tenant: Tenant) -> AsyncIterator[pipeline.TaskRecord]:
+        """Every record of a namespace, one at a time, the longest unchanged first."""
+        subject = topology.bucket_subject(topology.TASKS, tenant.pattern(None))
+        async for entry in scan(self._bus, topology.bucket_stream(topology.TASKS), [subject]):
+            yield pipeline.TaskRecord.FromString(entry.value)
 
     async def watch(self, tenant: Tenant, task_id: str) -> AsyncIterator[pipeline.TaskRecord]:
         """The record at once and after every change, ending with the terminal one.

@@ -85,20 +85,17 @@ GENERATIONS = "lensmesh_generations"
 SECRETS = "lensmesh_secrets"
 # Images of assets that are gone, until they are surely nobody's.
 LEFTOVERS = "lensmesh_leftovers"
+# The answers to requests with an Idempotency-Key.
+IDEMPOTENCY = "lensmesh_idempotency"
+# What keys used, by day.
+USAGE = "lensmesh_usage"
 BUCKETS = (
-    TASKS,
-    CLAIMS,
-    NAMESPACES,
-    COLLECTIONS,
-    KEYS,
-    STORED_QUERIES,
-    MATCHES,
-    LOGOS,
-    SMALL_BLOBS,
-    GENERATIONS,
-    LEFTOVERS,
-    SECRETS,
+    *(TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS),
+    *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE),
 )
+_DAY_S = 86_400.0
+# Seconds after which a bucket forgets what was written; the others never do.
+_FORGOTTEN_AFTER_S = {IDEMPOTENCY: _DAY_S, USAGE: 90 * _DAY_S}
 
 BLOBS = "lensmesh_blobs"
 
@@ -202,7 +199,14 @@ async def _ensure(js: JetStreamContext, replicas: int, settings: BusSettings) ->
             # Direct reads cost half of those through the API. A replica's may be a moment old, which compare-and-set
             # notices on every write.
             await js.create_key_value(
-                KeyValueConfig(bucket=bucket, history=1, storage=StorageType.FILE, replicas=replicas, direct=True)
+                KeyValueConfig(
+                    bucket=bucket,
+                    history=1,
+                    ttl=_FORGOTTEN_AFTER_S.get(bucket),
+                    storage=StorageType.FILE,
+                    replicas=replicas,
+                    direct=True,
+                )
             )
     try:
         await js.object_store(BLOBS)

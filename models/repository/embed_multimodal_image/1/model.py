@@ -27,5 +27,5 @@ class TritonPythonModel(Model):
         probabilities = call("embed_image", {"IMAGE": strings([image])}, ["PROBABILITIES"])["PROBABILITIES"][0]
         read = None
         if text_of(text).strip():
-            read = call("embed_text", {"TEXT": strings([text or b""])}, ["VECTOR"])["VECTOR"][0]
+            read = text_of(text), call("embed_text", {"TEXT": strings([text or b""])}, ["VECTOR"])["VECTOR"][0]
         return image_vector(probabilities, facts["objects"], read, self.labels, self.centre)

@@ -1,11 +1,11 @@
-"""Text side of the shared space: the vector of ``embed_text``, centred as the image side is."""
+"""Text side of the shared space: the vector of ``embed_text``, centred on the labels as the image side is, by half."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from lensmesh_models.sentences import unit
+from lensmesh_models.conse import query_vectors
 from lensmesh_models.serving import Model, Tensors, call, strings, values
 
 
@@ -17,4 +17,4 @@ class TritonPythonModel(Model):
 
     def answer(self, request: Any) -> Tensors:
         vectors = call("embed_text", {"TEXT": strings(values(request, "TEXT"))}, ["VECTOR"])["VECTOR"]
-        return {"VECTOR": unit(vectors - self.centre)}
+        return {"VECTOR": query_vectors(vectors, self.centre)}
