@@ -1,7 +1,7 @@
 """Drives a mesh by the published client mixpeek 0.11.0, in that client's own environment.
 
-Arguments: REST URL, API key, namespace, URL of an image, a key that may call once a minute. Prints one JSON object: each step's answer as the client read
-it, or {"raised": class, "status", "body"} for what the client raised.
+Arguments: REST URL, API key, namespace, URL of an image, a key that may call once a minute. Prints one JSON object:
+each step's answer as the client read it, or {"raised": class, "status", "body"} for what the client raised.
 """
 
 from __future__ import annotations

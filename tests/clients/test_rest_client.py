@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from lensmesh.rest import outputs
 
-from lensmesh_client import AsyncRestClient, RestClient, errors
+from lensmesh_client import AsyncRestClient, RestClient, Retries, errors
 from runner.mesh import Mesh
 from tests.clients.conftest import NAMESPACE
 from tests.clients.shapes import misfits
-from tests.conftest import Api, PhotoHost
+from tests.conftest import Api, PhotoHost, picture
 
 QUERY: Any = {"vector_index": "keyword", "type": "text", "value": "cup"}
 
@@ -71,6 +73,70 @@ async def test_answers_are_what_their_types_say(rest: AsyncRestClient, photos: P
     fits(await rest.namespaces.list_indexes(), outputs.ListIndexesResponse)
     fits(await rest.namespaces.list_namespaces(), list[outputs.Namespace])
     fits(await rest.assets.delete_asset(asset_id=asset_id), outputs.DeleteAssetResponse)
+
+
+async def test_files_texts_and_batches(rest: AsyncRestClient, photos: PhotoHost, tmp_path: Path) -> None:
+    """A file goes up by its bytes and by its path; texts and batches are accepted; the tasks are listed."""
+    file = tmp_path / "picture.png"
+    file.write_bytes(picture(7_000_030, format="PNG"))
+    for source in (picture(7_000_031), file):
+        accepted = await rest.index.index_upload(collection_id="files", metadata={"by": "client"}, file=source)
+        task = await rest.wait(accepted["task_id"], timeout_s=60)
+        assert ("DONE", "file") == (task["status"], task["inputs"][0]["type"])
+    embed: Any = [{"type": "text", "vector_index": "text", "value": "a cup"}]
+    text = await rest.index.index_text(collection_id="files", feature_extractors={"embed": embed})
+    assert "DONE" == (await rest.wait(text["task_id"], timeout_s=60))["status"]
+    items: Any = [{"url": photos.picture_url(7_000_032), "collection_id": "files"}, {"url": "ftp://x"}]
+    batch = await rest.index.index_batch(items=items)
+    fits(batch, outputs.IndexBatchResponse)
+    assert [True, False] == [bool(each["task_id"]) for each in batch["results"]]
+    listed = await rest.tasks.list_tasks(collection_id="files", page_size=10)
+    fits(listed, outputs.ListTasksResponse)
+    assert 4 == listed["pagination"]["total"]
+    stored = await rest.files.upload_file(content=picture(7_000_033))
+    fits(stored, outputs.UploadFileResponse)
+
+
+async def test_keys_and_usage(rest: AsyncRestClient) -> None:
+    """A key is made, listed, changed, rotated and deleted; its user, the organization and the usage are read."""
+    email = "rest-client@example.org"
+    fits(await rest.keys.create_key(email=email, permissions=["read"]), outputs.CreateKeyResponse)
+    fits(await rest.keys.list_keys(email=email), outputs.ListKeysResponse)
+    changed = await rest.keys.update_key(email=email, key_name="default", disabled=True)
+    fits(changed, outputs.ApiKey)
+    assert changed["disabled"] is True
+    fits(await rest.keys.rotate_key(email=email, key_name="default"), outputs.ApiKey)
+    fits(await rest.organizations.get_user(email=email), outputs.User)
+    fits(await rest.organizations.get_organization(), outputs.Organization)
+    fits(await rest.organizations.get_usage(), outputs.Usage)
+    fits(await rest.keys.delete_key(email=email, key_name="default"), outputs.DeleteKeyResponse)
+
+
+async def test_what_is_sent_twice_is_done_once(mesh: Mesh, room: Api, photos: PhotoHost) -> None:
+    """A write whose answer was lost is sent again, and the mesh gives the first answer instead of a second task."""
+    lost = _LosesFirstAnswer()
+    async with AsyncRestClient(
+        mesh.rest_url, mesh.api_key, namespace=NAMESPACE, retries=Retries(first_s=0.01)
+    ) as client:
+        client._http._transport = lost
+        accepted = await client.index.index_image(url=photos.picture_url(7_000_034), collection_id="once")
+    assert [accepted["task_id"]] * 2 == lost.tasks
+
+
+class _LosesFirstAnswer(httpx.AsyncHTTPTransport):
+    """Carries every request out, and breaks before the first answer arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        self.tasks.append(response.json()["task_id"])
+        if len(self.tasks) == 1:
+            raise httpx.ReadError("lost", request=request)
+        return response
 
 
 async def test_a_refusal_says_what_is_wrong(rest: AsyncRestClient) -> None:
