@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,10 +20,11 @@ from lensmesh_client.errors import Unreachable
 
 EXTRACTORS = ("read", "describe", "faces", "logos")
 _ENDED_BADLY = ("FAILED", "CANCELLED")
+_Accepted = outputs.IndexImageResponse | outputs.IndexUploadResponse
 
 
 @click.command("index")
-@click.argument("urls", nargs=-1, required=True, metavar="URL...")
+@click.argument("urls", nargs=-1, required=True, metavar="URL|FILE...")
 @click.option("--collection", default="default", show_default=True, help="Name or id; made when unknown.")
 @click.option("--metadata", callback=json_object, help="A JSON object, kept with each image.")
 @click.option("--extract", type=click.Choice(EXTRACTORS), multiple=True, help="May be given several times.")
@@ -40,19 +42,18 @@ def index_command(
     skip_duplicate: bool,
     wait: bool,
 ) -> int:
-    """Index images by their URLs; "-" reads URLs from standard input, one a line."""
-    accepted: list[tuple[str, outputs.IndexImageResponse | LensmeshError]] = []
+    """Index images by their URLs, or files of this machine; "-" reads them from standard input, one a line."""
+    options: dict[str, Any] = {
+        "collection_id": collection,
+        "metadata": dict(metadata) if metadata is not None else None,
+        "percolate": {} if percolate else None,
+        "skip_duplicate": True if skip_duplicate else None,
+        "feature_extractors": _extractors(extract) if extract else None,
+    }
+    accepted: list[tuple[str, _Accepted | LensmeshError]] = []
     for url in _urls(urls):
         try:
-            answer = session.client.index.index_image(
-                url=url,
-                collection_id=collection,
-                metadata=dict(metadata) if metadata is not None else None,
-                percolate={} if percolate else None,
-                skip_duplicate=True if skip_duplicate else None,
-                feature_extractors=_extractors(extract) if extract else None,
-            )
-            accepted.append((url, answer))
+            accepted.append((url, _send(session, url, options)))
         except Unreachable:
             raise
         except LensmeshError as error:
@@ -70,6 +71,13 @@ def index_command(
     if not session.as_json:
         session.table(["url", "status", "task", "asset", "matches", "error"], rows)
     return code
+
+
+def _send(session: Session, url: str, options: Mapping[str, Any]) -> _Accepted:
+    path = Path(url).expanduser()
+    if not url.lower().startswith(("http://", "https://")) and path.is_file():
+        return session.client.index.index_upload(file=path, **options)
+    return session.client.index.index_image(url=url, **options)
 
 
 def _urls(given: tuple[str, ...]) -> Iterator[str]:
@@ -97,9 +105,7 @@ def _extractors(names: tuple[str, ...]) -> inputs.FeatureExtractors:
     return made
 
 
-def _ends(
-    session: Session, accepted: list[tuple[str, outputs.IndexImageResponse | LensmeshError]]
-) -> dict[str, outputs.Task]:
+def _ends(session: Session, accepted: list[tuple[str, _Accepted | LensmeshError]]) -> dict[str, outputs.Task]:
     """The ended task of each URL, waited for one after the other with a bar: the mesh does them side by side."""
     ended: dict[str, outputs.Task] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -113,17 +119,13 @@ def _ends(
     return ended
 
 
-def _line(
-    url: str, accepted: outputs.IndexImageResponse | LensmeshError, task: outputs.Task | None
-) -> dict[str, object]:
+def _line(url: str, accepted: _Accepted | LensmeshError, task: outputs.Task | None) -> dict[str, object]:
     if isinstance(accepted, LensmeshError):
         return {"url": url, "error": failure(accepted)}
     return {"url": url, **task} if task else {"url": url, "task_id": accepted["task_id"]}
 
 
-def _row(
-    url: str, accepted: outputs.IndexImageResponse | LensmeshError, task: outputs.Task | None
-) -> tuple[object, ...]:
+def _row(url: str, accepted: _Accepted | LensmeshError, task: outputs.Task | None) -> tuple[object, ...]:
     if isinstance(accepted, LensmeshError):
         return url, "REFUSED", None, None, None, cut(accepted.message, 80)
     if task is None:

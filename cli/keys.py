@@ -36,7 +36,7 @@ def list_(session: Session, email: str | None) -> int:
             key["email"],
             key["name"],
             f"{key['prefix']}…",
-            ", ".join(each or "" for each in key["permissions"]),
+            ", ".join(key["permissions"]),
             ", ".join(key["namespaces"]),
             "disabled" if key["disabled"] else key["expires_at"],
         )

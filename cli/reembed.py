@@ -45,7 +45,7 @@ def reembed_command(session: Session, index: _Indexes, accept_failures: bool) ->
         for progress in stream:
             show(progress)
             if progress["phase"] in _ENDS:
-                ended[progress["vector_index"] or ""] = progress
+                ended[progress["vector_index"]] = progress
     except LensmeshError as error:
         if error.retryable:
             click.echo("lensmesh: what was made is kept: run it again to go on", err=True)
@@ -60,7 +60,7 @@ class _Shown:
         self._session = session
         self._in_place = sys.stdout.isatty() and not session.as_json
         self._printed_at = 0.0
-        self._phase: tuple[str | None, str | None] = (None, None)
+        self._phase: tuple[str, str] = ("", "")
 
     def __call__(self, progress: outputs.ReembedProgress) -> None:
         if self._session.as_json:
@@ -80,7 +80,7 @@ class _Shown:
 
 
 def _line(progress: outputs.ReembedProgress) -> str:
-    phase = progress["phase"] or ""
+    phase = progress["phase"]
     text = f"{progress['vector_index']}: {_PHASES[phase]}"
     if phase == "unchanged":
         return f"{text} ({progress['to_version']})"

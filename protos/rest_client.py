@@ -53,8 +53,8 @@ class DenseEmbedding(TypedDict):
 
     vector: list[float]
 '''
-# Messages that an answer may lack without their fields being declared optional; null in JSON.
-_MAY_LACK = {"lensmesh.v1.Namespace.limits"}
+# What an answer may lack without the field being declared optional; null in JSON.
+_MAY_LACK = {"lensmesh.v1.Namespace.limits", "lensmesh.v1.Filter.operator"}
 # Their answers hold a secret, so the mesh keeps none to replay: they take no Idempotency-Key.
 _NEVER_REPLAYED = {"CreateKey", "RotateKey"}
 _HEAD = '"""{what} Made by protos/rest_client.py; changes here are lost."""\n\nfrom __future__ import annotations\n\n'
@@ -243,10 +243,8 @@ def _kind(field: FieldDescriptor, *, nullable: bool, prefix: str = "") -> str:
         return f"dict[str, {_one(field.message_type.fields_by_name['value'], prefix)}]"
     if field.is_repeated:
         return f"{sequence}[{_one(field, prefix)}]"
-    lacking = field.has_presence and (field.containing_oneof or field.full_name in _MAY_LACK)
-    # An enum that is not set has no name in JSON.
-    unnamed = field.type == _F.TYPE_ENUM
-    return _one(field, prefix) + (" | None" if nullable and (lacking or unnamed) else "")
+    lacking = (field.has_presence and field.containing_oneof) or field.full_name in _MAY_LACK
+    return _one(field, prefix) + (" | None" if nullable and lacking else "")
 
 
 def _one(field: FieldDescriptor, prefix: str) -> str:

@@ -24,6 +24,8 @@ async def test_images_are_indexed_and_found(cli: Cli, photos: PhotoHost, tmp_pat
     assert set(urls) == {each["url"] for each in words.document["results"]}
     file = tmp_path / "picture.jpg"
     file.write_bytes(picture(7_100_002))
+    uploaded = await cli("index", str(file), "--collection", "uploaded", "--wait", "--json")
+    assert (0, "DONE") == (uploaded.code, uploaded.document["status"])
     for image in (urls[1], str(file)):
         found = await cli("search", "--image", image, "--collection", "found", "--limit", "1", "--json")
         assert [urls[1]] == [each["url"] for each in found.document["results"]], found.err
