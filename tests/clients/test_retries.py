@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import pytest
 from aiohttp import web
 from lensmesh.rpc import ONCE
+from lensmesh.v1 import index_pb2
 
-from lensmesh_client import AsyncRestClient, RestClient, Retries, errors
+from lensmesh_client import NEVER, AsyncGrpcClient, AsyncRestClient, GrpcClient, RestClient, Retries, errors
 from lensmesh_client.retries import Attempts
 from services.gateway.core import calls
-from services.mesh.errors import error_classes
+from services.mesh.errors import Unavailable, error_classes
+from services.mesh.rpc import RpcServer, RpcSettings
 
 # Pauses too short to be noticed.
 SOON = Retries(attempts_max=4, seconds_max=30, first_s=0.001, longest_s=0.002)
@@ -190,3 +194,110 @@ async def test_a_retry_after_is_read(server: Answers, client: AsyncRestClient) -
         with pytest.raises(errors.LensmeshError) as refused:
             await client.tasks.get_task(task_id="t")
         assert (expected, True) == (refused.value.retry_after_s, refused.value.retryable)
+
+
+def events(*values: object, name: str = "task") -> tuple[int, dict[str, str], Any]:
+    """A stream of events that ends after these."""
+    text = "".join(f"event: {name}\ndata: {json.dumps(value)}\n\n" for value in values)
+    return 200, {"Content-Type": "text/event-stream"}, f": still here\n\n{text}"
+
+
+def task(status: str) -> dict[str, str]:
+    """As much of a task as waiting looks at."""
+    return {"status": status}
+
+
+ENDING = [
+    events(task("QUEUED")),
+    BROKEN,
+    UNAVAILABLE,
+    events({"type": "unavailable", "message": "no"}, name="error"),
+    events(task("PROCESSING"), task("DONE")),
+]
+
+
+async def test_waiting_goes_on_where_a_stream_broke(server: Answers, client: AsyncRestClient) -> None:
+    """Who waits for a task sees its end, whatever became of the streams in between."""
+    server.planned = list(ENDING)
+    assert task("DONE") == await client.wait("t", timeout_s=60)
+    assert [] == server.planned
+
+
+async def test_blocking_waiting_goes_on_too(server: Answers) -> None:
+    """The blocking client waits as the other does."""
+    server.planned = list(ENDING)
+    with RestClient(server.url, "key") as client:
+        assert task("DONE") == await asyncio.to_thread(client.wait, "t", timeout_s=60)
+
+
+async def test_waiting_ends_in_time(server: Answers) -> None:
+    """A task that does not end is waited for as long as was said, by both clients."""
+    server.planned = [events(task("QUEUED"))] * 50
+    async with AsyncRestClient(server.url, "key") as client:
+        with pytest.raises(errors.TimedOut):
+            await client.wait("t", timeout_s=0.05)
+    with RestClient(server.url, "key") as blocking, pytest.raises(errors.TimedOut):
+        await asyncio.to_thread(blocking.wait, "t", timeout_s=0.05)
+
+
+async def test_following_goes_on_from_the_last_cursor(server: Answers, client: AsyncRestClient) -> None:
+    """After a break, matches are asked for from where the last one stood; none comes twice."""
+    server.planned = [events({"match": {}, "cursor": 7}, name="match"), BROKEN, events({"match": {}, "cursor": 9})]
+    cursors = []
+    async for match in client.follow_matches(cursor=5):
+        cursors.append(match["cursor"])
+        if len(cursors) == 2:
+            break
+    assert [7, 9] == cursors
+    assert ["5", "7", "7"] == [request.query["cursor"] for request in server.asked]
+
+
+@dataclass
+class Calls:
+    """A gRPC service whose first answers are refusals that pass."""
+
+    refusals: int
+    keys: list[str] = field(default_factory=list)
+
+    async def index_image(self, request: Any, context: Any) -> index_pb2.IndexImageResponse:
+        """Answer one call."""
+        self.keys.append(dict(context.invocation_metadata()).get("idempotency-key", ""))
+        if len(self.keys) <= self.refusals:
+            raise Unavailable("not now", retry_after_s=1)
+        return index_pb2.IndexImageResponse(task_id="t")
+
+
+@pytest.fixture
+async def rpc() -> AsyncIterator[tuple[Calls, str]]:
+    """That service on a free port, and its address."""
+    calls = Calls(refusals=1)
+    handler = grpc.unary_unary_rpc_method_handler(
+        calls.index_image,
+        request_deserializer=index_pb2.IndexImageRequest.FromString,
+        response_serializer=index_pb2.IndexImageResponse.SerializeToString,
+    )
+    name = "lensmesh.v1.IndexService"
+    rpc_server = RpcServer(RpcSettings())
+    rpc_server.add(name, grpc.method_handlers_generic_handler(name, {"IndexImage": handler}))
+    yield calls, f"127.0.0.1:{await rpc_server.start('127.0.0.1:0')}"
+    await rpc_server.stop()
+
+
+async def test_grpc_calls_are_sent_again_with_the_same_key(rpc: tuple[Calls, str]) -> None:
+    """Both gRPC clients repeat what passes, after the time that RetryInfo asks for, under one key a call."""
+    calls, address = rpc
+    request = index_pb2.IndexImageRequest(url="http://a/b", collection_id="c")
+    async with AsyncGrpcClient(address, "key", retries=SOON) as client:
+        assert "t" == (await client.index.IndexImage(request)).task_id
+    assert 2 == len(calls.keys)
+    assert 1 == len(set(calls.keys))
+    calls.keys.clear()
+    with GrpcClient(address, "key", retries=SOON) as blocking:
+        assert "t" == (await asyncio.to_thread(blocking.index.IndexImage, request)).task_id
+    assert 2 == len(calls.keys)
+    assert 1 == len(set(calls.keys))
+    calls.keys.clear()
+    async with AsyncGrpcClient(address, "key", retries=NEVER) as client:
+        with pytest.raises(errors.Unavailable) as refused:
+            await client.index.IndexImage(request)
+    assert (1.0, True) == (refused.value.retry_after_s, refused.value.retryable)
