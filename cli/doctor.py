@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -23,13 +26,17 @@ _FREE_BYTES_MIN = 2 * 1024**3
 _RETRIES = Retries(attempts_max=2, seconds_max=5)
 _TIMEOUT_S = 10.0
 _PLATFORMS = {("Linux", "x86_64"), ("Linux", "aarch64")}
-# What brings a dependency back.
-_ADVICE = {
-    "nats": "look for lines of nats in the output of ./lensmesh up; of a server of your own: LENSMESH_NATS_URL",
-    "triton": "look for lines of triton in the output of ./lensmesh up; of your own: LENSMESH_TRITON_ADDRESS",
-    "milvus": "look for lines of milvus in the output of ./lensmesh up; of your own: LENSMESH_MILVUS_URI",
+# The servers under the services: where endpoints.json has their address, and what names one of your own.
+_SERVERS = {
+    "nats": ("nats_url", "LENSMESH_NATS_URL"),
+    "triton": ("triton_address", "LENSMESH_TRITON_ADDRESS"),
+    "milvus": ("milvus_uri", "LENSMESH_MILVUS_URI"),
 }
-_SERVICE_ADVICE = "the runner starts it again within seconds; if not, its lines in the output of ./lensmesh up say why"
+_CONNECT_S = 2.0
+_SERVICE_ADVICE = (
+    "the runner starts it again within seconds; if not, it waits for a server that fails here too, or its lines in the"
+    " output of ./lensmesh up say why"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,45 +106,59 @@ def _mesh(client: RestClient, connection: Connection) -> Iterator[Finding]:
         yield Finding("rest", False, error.message, advice)
         return
     yield Finding("rest", True, connection.url)
-    yield from _grpc(connection)
-    yield from _dependencies(client)
-    yield from _key(client, connection)
-    yield from _processes(connection)
+    known = endpoints()
+    here = known if known and known["rest_url"] == connection.url else None
+    if here:
+        yield _grpc(connection, here)
+    yield from _services(client)
+    if here:
+        yield from (_server(name, here) for name in _SERVERS)
+        yield _processes(here)
+    yield _key(client, connection)
 
 
-def _grpc(connection: Connection) -> Iterator[Finding]:
-    """The gRPC door, where its address is known: of this machine's mesh."""
+def _grpc(connection: Connection, here: Mapping[str, Any]) -> Finding:
+    """The gRPC door of this machine's mesh."""
     # Only here: the other commands start 0.15 s sooner without it.
     from lensmesh.v1 import namespace_pb2
 
     from lensmesh_client import GrpcClient
 
-    known = endpoints()
-    if known is None or known["rest_url"] != connection.url:
-        return
-    address = known["grpc_address"]
+    address = here["grpc_address"]
     try:
         with GrpcClient(address, connection.api_key, retries=_RETRIES, timeout_s=_TIMEOUT_S) as client:
             client.namespaces.ListNamespaces(namespace_pb2.ListNamespacesRequest())
     except LensmeshError as error:
         # An answer, even a refusal, is an answer: the key has a check of its own.
-        yield Finding("grpc", error.type != "unreachable", f"{address}: {error.message}", "restart the mesh")
-    else:
-        yield Finding("grpc", True, address)
+        return Finding("grpc", error.type != "unreachable", f"{address}: {error.message}", "restart the mesh")
+    return Finding("grpc", True, address)
 
 
-def _dependencies(client: RestClient) -> Iterator[Finding]:
-    """Every server behind the gateway, as /readyz names them."""
+def _services(client: RestClient) -> Iterator[Finding]:
+    """What is behind the gateway, as /readyz names it; a service is ready when all that it needs is."""
     try:
         state = client.ready()
     except LensmeshError as error:
         yield Finding("readyz", False, error.message, "restart the mesh")
         return
     for name, said in sorted(state.items()):
-        yield Finding(name, said == "OK", said, _ADVICE.get(name, _SERVICE_ADVICE))
+        yield Finding(f"{name} ready", said == "OK", said, _SERVICE_ADVICE)
 
 
-def _key(client: RestClient, connection: Connection) -> Iterator[Finding]:
+def _server(name: str, here: Mapping[str, Any]) -> Finding:
+    """Whether somebody listens where this machine's mesh has one of its servers."""
+    entry, setting = _SERVERS[name]
+    place = urlsplit(here[entry] if "//" in here[entry] else f"//{here[entry]}")
+    address = f"{place.hostname}:{place.port}"
+    try:
+        socket.create_connection((place.hostname or "", place.port or 0), _CONNECT_S).close()
+    except OSError as error:
+        advice = f"look for lines of {name} in the output of ./lensmesh up; of a server of your own, check {setting}"
+        return Finding(name, False, f"{address}: {error}", advice)
+    return Finding(name, True, address)
+
+
+def _key(client: RestClient, connection: Connection) -> Finding:
     advice = "set LENSMESH_API_KEY to a key of this mesh; whoever has the permission admin makes one: ./lensmesh keys"
     try:
         spaces = [each["namespace_name"] for each in client.namespaces.list_namespaces()]
@@ -145,26 +166,31 @@ def _key(client: RestClient, connection: Connection) -> Iterator[Finding]:
     except LensmeshError as error:
         if error.type == "not_found":
             advice = "set LENSMESH_NAMESPACE to a namespace that exists"
-        yield Finding("key", False, error.message, advice)
-    else:
-        shown = ", ".join(spaces[:5]) + (f" and {len(spaces) - 5} more" if len(spaces) > 5 else "")
-        yield Finding("key", True, f"{connection.api_key[:7]}…, namespaces: {shown}")
+        return Finding("key", False, error.message, advice)
+    shown = ", ".join(spaces[:5]) + (f" and {len(spaces) - 5} more" if len(spaces) > 5 else "")
+    return Finding("key", True, f"{connection.api_key[:7]}…, namespaces: {shown}")
 
 
-def _processes(connection: Connection) -> Iterator[Finding]:
+def _processes(here: Mapping[str, Any]) -> Finding:
     """The processes of this machine's mesh."""
-    known = endpoints()
-    if known is None or known["rest_url"] != connection.url:
-        return
-    gone = sorted(name for name, pid in known["pids"].items() if pid is None or not Path(f"/proc/{pid}").exists())
-    if Path("/proc").exists():
-        seen = f"not running: {', '.join(gone)}" if gone else f"{len(known['pids'])} running"
-        yield Finding("processes", not gone, seen, _SERVICE_ADVICE)
+    gone = sorted(name for name, pid in here["pids"].items() if pid is None or not _runs(pid))
+    seen = f"not running: {', '.join(gone)}" if gone else f"{len(here['pids'])} running"
+    return Finding("processes", not gone, seen, _SERVICE_ADVICE)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _print(findings: list[Finding]) -> None:
     for each in findings:
         mark = click.style("ok  ", fg="green") if each.ok else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark} {each.check:12} {each.seen}")
+        click.echo(f"{mark} {each.check:16} {each.seen}")
         if not each.ok:
-            click.echo(f"     {'':12} -> {each.advice}")
+            click.echo(f"     {'':16} -> {each.advice}")

@@ -213,7 +213,7 @@ def search_command(
         rows = [
             (
                 f"{each['score'] or 0:.3f}",
-                each["url"],
+                each["url"] or None,
                 cut(each["description"] or each["text"] or "", 60),
                 each["asset_id"],
             )

@@ -49,7 +49,9 @@ def list_(session: Session, email: str | None) -> int:
 @keys_group.command("create")
 @click.argument("email")
 @click.option("--name", help='Default: "default".')
-@click.option("--namespace", "namespaces", multiple=True, help="That it may use, the first being its default.")
+@click.option(
+    "--for", "namespaces", metavar="NAMESPACE", multiple=True, help="That it may use; default: the one in use."
+)
 @click.option("--permission", "permissions", type=click.Choice(["read", "write", "admin"]), multiple=True)
 @click.option("--expires-at", help="RFC 3339, such as 2030-01-31T00:00:00Z.")
 @click.option("--requests-per-minute", type=click.IntRange(1))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ async def test_all_is_well(cli: Cli, mesh: Mesh) -> None:
     found = checks(ended)
     assert dict.fromkeys(found, True) == {name: each["ok"] for name, each in found.items()}, ended.out
     assert (0, True) == (ended.code, ended.document["healthy"])
-    behind = {"vision", "embedder", "percolator", "nats"}
+    behind = {"vision ready", "embedder ready", "percolator ready", "nats ready", "nats", "triton", "milvus"}
     assert {"python", "platform", "disk", "rest", "grpc", "key", "processes"} | behind <= set(found)
     assert mesh.rest_url == found["rest"]["seen"]
     assert mesh.api_key not in ended.out
@@ -44,11 +47,24 @@ async def test_a_dead_dependency_is_named(cli: Cli, mesh: Mesh) -> None:
         os.kill(pid, signal.SIGCONT)
     assert 1 == ended.code
     wrong = {name: each for name, each in checks(ended).items() if not each["ok"]}
-    assert ["percolator"] == list(wrong)
-    assert wrong["percolator"]["advice"]
+    assert ["percolator ready"] == list(wrong)
+    assert wrong["percolator ready"]["advice"]
     assert 1 == people.code
-    assert "FAIL percolator" in people.out
+    assert "FAIL percolator ready" in people.out
     await mesh.wait_ready()
+
+
+async def test_a_server_that_is_gone_is_named(mesh: Mesh, tmp_path: Path) -> None:
+    """A server under the services that nobody listens for any more, and a process that is gone."""
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    known = mesh.endpoints | {"milvus_uri": "http://127.0.0.1:1"}
+    (tmp_path / "endpoints.json").write_text(json.dumps(known | {"pids": known["pids"] | {"milvus": gone.pid}}))
+    ended = await Cli({"LENSMESH_DATA_DIR": str(tmp_path)})("doctor", "--json")
+    wrong = {name: each for name, each in checks(ended).items() if not each["ok"]}
+    assert (1, {"milvus", "processes"}) == (ended.code, set(wrong))
+    assert "LENSMESH_MILVUS_URI" in wrong["milvus"]["advice"]
+    assert "not running: milvus" == wrong["processes"]["seen"]
 
 
 async def test_a_wrong_key_is_named(cli: Cli) -> None:
