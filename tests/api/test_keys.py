@@ -175,11 +175,16 @@ async def test_a_user_is_there_while_there_are_keys(api: Api, user: str) -> None
     assert 404 == rest_refusal(await api.http.delete(f"/organizations/users/{user}")).code
 
 
-async def test_the_last_key_for_everything_stays(api: Api, user: str) -> None:
+async def test_the_last_key_for_everything_stays(mesh: Mesh, api: Api, user: str) -> None:
     """The only key that may do everything everywhere is not deleted, disabled, demoted or made to expire: 409."""
     users = (await api.http.get("/organizations")).json()["users"]
     keys = [key for each in users for key in each["api_keys"]]
-    [root] = [key for key in keys if key["namespaces"] == ["*"] and "admin" in key["permissions"]]
+    roots = [key for key in keys if key["namespaces"] == ["*"] and "admin" in key["permissions"]]
+    [root] = [key for key in roots if key["prefix"] == mesh.api_key[:8]]
+    for left in roots:
+        # By another gateway that stood on the same bus before.
+        if left != root:
+            assert 200 == (await api.http.delete(keys_of(left["email"], left["name"]))).status_code
     path = keys_of(root["email"], root["name"])
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     refusals = [

@@ -27,9 +27,10 @@ async def run(client: Api, body: dict[str, Any], path: str = TEXT) -> dict[str, 
 
 
 async def features_of(client: Api, asset_id: str) -> list[dict[str, Any]]:
-    """The features of a text's asset, in whichever list."""
+    """The features of a text's asset; none of them is an image's."""
     features = (await client.http.get(f"/assets/{asset_id}/features")).json()["features"]
-    return [*features["text"], *features["image"]]
+    assert [] == features["image"]
+    return list(features["text"])
 
 
 async def test_a_text_becomes_an_asset(space: Api, collection: str) -> None:
@@ -52,6 +53,10 @@ async def test_a_text_becomes_an_asset(space: Api, collection: str) -> None:
         search = {"collection_ids": [collection], "queries": [query]}
         found = (await space.http.post("/features/search", json=search)).json()["results"]
         assert [feature["feature_id"]] == [each["feature_id"] for each in found], index
+    for modality, ids in (("text", [feature["feature_id"]]), ("image", [])):
+        narrowed = {**search, "queries": [query | {"settings": {"modality": modality}}]}
+        found = (await space.http.post("/features/search", json=narrowed)).json()["results"]
+        assert ids == [each["feature_id"] for each in found], modality
 
 
 async def test_a_text_comes_by_grpc(space: Api, collection: str) -> None:
