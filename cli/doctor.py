@@ -17,7 +17,7 @@ import click
 
 from cli import exits
 from cli.connection import Connection, NoMesh, data_dir, endpoints, find
-from cli.session import Session
+from cli.session import Session, mesh_options
 from lensmesh_client import LensmeshError, RestClient, Retries
 
 # Free bytes below which NATS and Milvus soon refuse to write.
@@ -50,10 +50,7 @@ class Finding:
 
 
 @click.command("doctor")
-@click.option("--url", envvar="LENSMESH_URL", default="", help="The REST door; default: this machine's mesh.")
-@click.option("--api-key", envvar="LENSMESH_API_KEY", default="", help="Default: this machine's development key.")
-@click.option("--namespace", envvar="LENSMESH_NAMESPACE", default="", help="Name or id; default: the key's own.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for machines.")
+@mesh_options
 def doctor_command(url: str, api_key: str, namespace: str, as_json: bool) -> None:
     """Check the machine, the mesh, all that it needs, and the key; exit code 1 when something is wrong."""
     findings = [*_machine()]

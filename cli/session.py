@@ -54,6 +54,22 @@ def console() -> Console:
     return out if out.is_terminal else Console(highlight=False, width=_FILE_COLUMNS)
 
 
+def mesh_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that speaks to a mesh: url, api_key, namespace, as_json."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="JSON for machines: one document, or one a line."),
+        click.option(
+            "--namespace", envvar="LENSMESH_NAMESPACE", default="", help="Name or id; default: the key's own."
+        ),
+        click.option(
+            "--api-key", envvar="LENSMESH_API_KEY", default="", help="Default: this machine's development key."
+        ),
+        click.option("--url", envvar="LENSMESH_URL", default="", help="The REST door; default: this machine's mesh."),
+    ):
+        command = option(command)
+    return command
+
+
 def mesh_command(command: Callable[..., int]) -> Callable[..., int]:
     """A command that is given a `Session` before its own arguments, and returns its exit code.
 
@@ -61,10 +77,7 @@ def mesh_command(command: Callable[..., int]) -> Callable[..., int]:
         SystemExit: with the code; errors are one sentence on stderr.
     """
 
-    @click.option("--url", envvar="LENSMESH_URL", default="", help="The REST door; default: this machine's mesh.")
-    @click.option("--api-key", envvar="LENSMESH_API_KEY", default="", help="Default: this machine's development key.")
-    @click.option("--namespace", envvar="LENSMESH_NAMESPACE", default="", help="Name or id; default: the key's own.")
-    @click.option("--json", "as_json", is_flag=True, help="JSON for machines: one document, or one a line.")
+    @mesh_options
     @functools.wraps(command)
     def run(url: str, api_key: str, namespace: str, as_json: bool, **given: Any) -> int:
         try:

@@ -69,13 +69,22 @@ def _work(run: Callable[[str, Callable[[], Any]], Any], client: MixpeekSDK, phot
     run("asset replaced", lambda: client.put(asset, body={"metadata": {"k": 3}}, cast_to=object))
     run("asset with features", lambda: client.get(f"{asset}/features", cast_to=object))
     run("assets listed", lambda: post("/assets?page=1&page_size=5", where))
-    run("features listed", lambda: post("/features", where))
+    listed = run("features listed", lambda: post("/features", where))
     run("features found", lambda: post("/features/search", where | {"queries": [query]}))
+    feature = f"/features/{listed['results'][0]['feature_id']}"
+    run("feature read", lambda: client.get(f"{feature}?return_vectors=true", cast_to=object))
+    run("feature updated", lambda: client.put(feature, body={"metadata": {"f": 4}}, cast_to=object))
+    run("feature deleted", lambda: client.delete(feature, cast_to=object))
+    vector = {"type": "text", "vector_index": "text", "value": "a cup"}
+    run("text embedded", lambda: post("/features/extractors/embed", vector))
     stored = run("query stored", lambda: post("/percolators/queries", where | {"queries": [query]}))
     run("query deleted", lambda: client.delete(f"/percolators/queries/{stored['percolator_id']}", cast_to=object))
     run("asset deleted", lambda: client.delete(asset, cast_to=object))
     run("collection deleted", lambda: client.delete(f"/collections/{_COLLECTION}", cast_to=object))
     run("namespaces listed", lambda: client.get("/namespaces", cast_to=object))
+    run("indexes listed", lambda: client.get("/namespaces/indexes", cast_to=object))
+    run("organization read", lambda: client.get("/organizations", cast_to=object))
+    run("usage read", lambda: client.get("/organizations/usage", cast_to=object))
 
 
 def _errors(

@@ -43,6 +43,18 @@ async def test_it_indexes_and_finds_an_image(steps: dict[str, Any]) -> None:
     assert [steps["task ended"]["asset_id"]] == [each["asset_id"] for each in found]
 
 
+async def test_it_reads_and_changes_features(steps: dict[str, Any]) -> None:
+    """A feature is read with its vectors, changed and deleted; a text is embedded; what there is is told."""
+    assert ["keyword"] == list(steps["feature read"]["vectors"])
+    assert {"f": 4} == steps["feature updated"]["metadata"]
+    assert steps["feature deleted"]["deleted"] is True
+    assert 64 == len(steps["text embedded"]["embedding"]["vector"])
+    assert "multimodal" in steps["indexes listed"]["vector_indexes"]
+    assert NAMESPACE in [each["namespace_name"] for each in steps["namespaces listed"]]
+    assert steps["organization read"]["organization_name"]
+    assert {"total_credits", "dates"} == set(steps["usage read"])
+
+
 async def test_it_changes_metadata(steps: dict[str, Any]) -> None:
     """PATCH merges and PUT replaces."""
     assert {"n": 1} == steps["asset read"]["metadata"]
