@@ -16,6 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from services.gateway.core.calls import Operation
+from services.gateway.rest.examples import EXAMPLES
 from services.gateway.rest.multipart import FILE_PART, head_descriptor
 from services.gateway.rest.routes import Binding, bindings
 from services.mesh.json_names import enum_names, json_aliases, json_name
@@ -134,7 +135,7 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     )
     if binding.operation.replayable:
         parameters.append(_ONCE)
-    pages = {"page", "page_size", "offset_position"}
+    pages = {"page", "page_size", "offset_position", "offset_feature_id"}
     for field in inner.fields:
         wanted = field.name in pages if binding.body == "*" else binding.body != field.name
         if wanted and field.name not in in_path and field.type != _F.TYPE_MESSAGE and not field.is_repeated:
@@ -157,7 +158,8 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     elif binding.body == "*":
         schema = _reference(inner, schemas, request=True)
         _leave_out(schemas[inner.name], in_path)
-        entry["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        content = {"schema": schema, "example": EXAMPLES[method.name]}
+        entry["requestBody"] = {"required": True, "content": {"application/json": content}}
     elif binding.body:
         raw = {"schema": {"type": "string", "format": "binary"}}
         entry["requestBody"] = {"required": True, "content": {"application/octet-stream": raw}}
