@@ -4,6 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 VENV := .venv
 TRITON_VENV := .venv-triton
 BENCH_VENV := .cache/bench-venv
+# Versions of the published client that the tests run unmodified.
+PUBLISHED := 0.15 0.11
 BIN := $(VENV)/bin
 STAMPS := .cache/stamps
 UV := .cache/uv/bin/uv
@@ -31,7 +33,7 @@ ifeq ($(shell uname -sm),Linux x86_64)
 MILVUS_SERVER := $(STAMPS)/milvus-server
 endif
 
-setup: $(STAMPS)/venv $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
+setup: $(STAMPS)/paths $(STAMPS)/protos $(EMBEDDED_TRITON) ## Install everything that the other commands need
 
 demo: setup ## Index the sample photos, percolate and search them, and end
 	@$(BIN)/python -m demo
@@ -39,10 +41,10 @@ demo: setup ## Index the sample photos, percolate and search them, and end
 up: setup ## Run the mesh in the foreground; Ctrl-C drains it
 	@$(BIN)/python -m runner.up
 
-test: setup $(STAMPS)/models-lite $(MILVUS_SERVER) ## Run the whole test suite against real servers
+test: setup $(STAMPS)/models-lite $(MILVUS_SERVER) $(PUBLISHED:%=$(STAMPS)/mixpeek-%) ## Run the whole test suite against real servers
 	$(BIN)/python -m pytest
 
-check: $(STAMPS)/venv $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
+check: $(STAMPS)/paths $(STAMPS)/protos ## Format, lint, types, contracts, import rules, manifests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -90,8 +92,12 @@ $(STAMPS)/venv: requirements/lensmesh.txt $(UV)
 	@echo "lensmesh: installing the services and their tools into $(VENV) (about 300 MB to download the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements/lensmesh.txt
-	@printf '%s\n%s\n' "$(CURDIR)" "$(CURDIR)/gen" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lensmesh.pth
 	@mkdir -p $(STAMPS) && touch $@
+
+# Where Python finds what is ours.
+$(STAMPS)/paths: $(STAMPS)/venv Makefile
+	@printf '%s\n' "$(CURDIR)" "$(CURDIR)/gen" "$(CURDIR)/client" > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lensmesh.pth
+	@touch $@
 
 $(STAMPS)/triton-venv: requirements/triton.txt $(UV)
 	@case "$$(uname -sm)" in "Linux x86_64"|"Linux aarch64") ;; *) \
@@ -108,12 +114,18 @@ $(STAMPS)/bench-venv: requirements/bench.txt $(UV)
 	@$(UV) pip sync -q --python $(BENCH_VENV)/bin/python --require-hashes requirements/bench.txt
 	@mkdir -p $(STAMPS) && touch $@
 
+$(STAMPS)/mixpeek-%: requirements/mixpeek-%.txt $(UV)
+	@echo "lensmesh: installing the published client mixpeek $* (about 5 MB to download the first time)"
+	@$(PYTHON) -m venv .cache/mixpeek-$*
+	@$(UV) pip sync -q --python .cache/mixpeek-$*/bin/python --require-hashes requirements/mixpeek-$*.txt
+	@mkdir -p $(STAMPS) && touch $@
+
 $(STAMPS)/milvus-server: requirements/milvus-server.txt $(UV)
 	@echo "lensmesh: fetching a Milvus server for one test (about 60 MB to download the first time)"
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --target .cache/milvus-server --require-hashes -r requirements/milvus-server.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/protos: $(STAMPS)/venv protos/build.py $(wildcard protos/lensmesh/v1/*.proto)
+$(STAMPS)/protos: $(STAMPS)/venv $(wildcard protos/*.py protos/lensmesh/v1/*.proto)
 	@echo "lensmesh: generating the stubs of the contracts"
 	@$(BIN)/python protos/build.py stubs
 	@touch $@

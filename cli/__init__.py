@@ -1,1 +1,1 @@
-"""The command line for people who run a mesh; it speaks to the gateway's gRPC door like any other client."""
+"""The command line for people who use or run a mesh; a client of the REST door like any other."""

@@ -1,31 +1,39 @@
-"""`lensmesh COMMAND`: the commands for people."""
+"""`lensmesh COMMAND`: the commands for people and scripts."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import click
 
-from cli import reembed
-from cli.connection import NoMesh, find
+from cli.doctor import doctor_command
+from cli.images import index_command, search_command, task_command
+from cli.keys import keys_group
+from cli.percolation import matches_command, query_group
+from cli.reembed import reembed_command
+from cli.up import up_command
 
 
-def main() -> int:
-    """Run one command; returns its exit code. 2: wrong arguments or no mesh."""
-    parser = argparse.ArgumentParser(prog="lensmesh", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser(
-        "reembed", help="embed a namespace anew with the models in use", description=reembed.__doc__
-    )
-    one.add_argument("--namespace", default="", help="name or id; default: the key's own")
-    one.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
-    reembed.add_arguments(one)
-    given = parser.parse_args()
-    try:
-        return reembed.run(find(given.namespace), given)
-    except NoMesh as error:
-        print(f"lensmesh: {error}", file=sys.stderr)
-        return 2
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def lensmesh() -> None:
+    """Make images findable, and match them against stored queries.
+
+    Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 not reachable, 130 interrupted. The mesh is the one
+    that runs on this machine, unless LENSMESH_URL and LENSMESH_API_KEY say otherwise.
+    """
+
+
+for command in (
+    up_command,
+    index_command,
+    task_command,
+    search_command,
+    query_group,
+    matches_command,
+    keys_group,
+    reembed_command,
+    doctor_command,
+):
+    lensmesh.add_command(command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    lensmesh(prog_name="lensmesh")

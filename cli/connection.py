@@ -1,4 +1,4 @@
-"""Where the mesh is and which key to use: from the environment, else from a mesh that runs on this machine."""
+"""Where the mesh is and which key to use: as given, else of a mesh that runs on this machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import grpc
+from typing import Any
 
 # Where `make up` keeps its data unless told otherwise.
 _DATA_DIR = Path(__file__).resolve().parent.parent / ".lensmesh"
@@ -19,41 +18,42 @@ class NoMesh(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A gateway's gRPC door, and who is calling.
+    """A gateway's REST door, and who is calling. An empty namespace: the key's own."""
 
-    `namespace` empty: the key's own.
-    """
-
-    address: str
+    url: str
     api_key: str
     namespace: str = ""
 
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of each call."""
-        scope = (("x-namespace", self.namespace),) if self.namespace else ()
-        return (("authorization", f"Bearer {self.api_key}"), *scope)
 
-    def channel(self) -> grpc.Channel:
-        """A new channel; close it after use."""
-        return grpc.insecure_channel(self.address)
+def data_dir() -> Path:
+    """The data directory of this machine's mesh."""
+    return Path(os.environ.get("LENSMESH_DATA_DIR") or _DATA_DIR).expanduser()
 
 
-def find(namespace: str = "") -> Connection:
-    """The mesh of LENSMESH_GRPC_ADDRESS and LENSMESH_API_KEY, else the one that `make up` runs on this machine.
+def endpoints() -> dict[str, Any] | None:
+    """What the mesh that runs on this machine wrote down; None: none runs."""
+    try:
+        found: dict[str, Any] = json.loads((data_dir() / "endpoints.json").read_text())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def find(url: str = "", api_key: str = "", namespace: str = "") -> Connection:
+    """The mesh of the given values, each else from endpoints.json.
+
+    A key of endpoints.json is sent to the mesh of that file alone.
 
     Raises:
-        NoMesh: there is none.
+        NoMesh: neither has them.
     """
-    address, api_key = os.environ.get("LENSMESH_GRPC_ADDRESS", ""), os.environ.get("LENSMESH_API_KEY", "")
-    if address and api_key:
-        return Connection(address, api_key, namespace)
-    path = Path(os.environ.get("LENSMESH_DATA_DIR") or _DATA_DIR).expanduser() / "endpoints.json"
-    try:
-        endpoints = json.loads(path.read_text())
-    except FileNotFoundError:
+    if url and api_key:
+        return Connection(url, api_key, namespace)
+    known = endpoints()
+    if known is None:
         raise NoMesh(
-            f"no mesh runs on {path.parent}: start one with make up, or set LENSMESH_GRPC_ADDRESS (host:port) and"
-            " LENSMESH_API_KEY"
-        ) from None
-    return Connection(address or endpoints["grpc_address"], api_key or endpoints["api_key"], namespace)
+            f"no mesh runs on {data_dir()}: start one with ./lensmesh up, or set LENSMESH_URL and LENSMESH_API_KEY"
+        )
+    if url and url.rstrip("/") != known["rest_url"]:
+        raise NoMesh(f"no key for {url}: set LENSMESH_API_KEY")
+    return Connection(url or known["rest_url"], api_key or known["api_key"], namespace)

@@ -65,8 +65,8 @@ def _sources() -> list[str]:
     return sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("lensmesh/**/*.proto"))
 
 
-def build_stubs() -> None:
-    """Replace gen/ by freshly generated messages, services and their types."""
+def build_stubs(generated: Path = GENERATED) -> None:
+    """Replace gen/, or another folder, by freshly generated messages, services, their types, and the REST calls."""
     with tempfile.TemporaryDirectory() as scratch:
         imports = Path(scratch) / "imports.binpb"
         _write_imports(imports)
@@ -82,8 +82,12 @@ def build_stubs() -> None:
         # With comments: the OpenAPI description is made of it.
         image = ["-I.", "--include_imports", "--include_source_info", f"-o{target}/lensmesh/v1/contracts.binpb"]
         _protoc(imports, image, _sources())
-        shutil.rmtree(GENERATED, ignore_errors=True)
-        shutil.copytree(target, GENERATED)
+        # In a process of its own: it imports what was just made, whatever this one has imported.
+        path = [str(target), str(PROTOS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+        subprocess.run([sys.executable, PROTOS / "rest_client.py", target], check=True, env=environment)
+        shutil.rmtree(generated, ignore_errors=True)
+        shutil.copytree(target, generated, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def build_image(path: Path, *, source_info: bool) -> None:
@@ -114,9 +118,11 @@ def main() -> None:
     """Run one command: stubs, check, or release (accept the contracts as the new baseline)."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("command", choices=("stubs", "check", "release"))
-    command = parser.parse_args().command
+    parser.add_argument("--into", type=Path, default=GENERATED, help="where stubs go, in the place of what is there")
+    given = parser.parse_args()
+    command = given.command
     if command == "stubs":
-        build_stubs()
+        build_stubs(given.into)
     elif command == "release":
         build_image(RELEASED, source_info=False)
     else:

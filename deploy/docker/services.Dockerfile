@@ -11,6 +11,8 @@ FROM python AS stubs
 COPY deploy/docker/requirements/stubs.txt /requirements.txt
 RUN pip install --require-hashes -r /requirements.txt
 COPY protos protos
+COPY services/__init__.py services/__init__.py
+COPY services/mesh/__init__.py services/mesh/json_names.py services/mesh/
 RUN python -m protos.build stubs
 
 # What all services have in common. The user has no name, no home and no shell; /app belongs to root.

@@ -117,7 +117,8 @@ async def matched(client: Api, photos: PhotoHost, number: int) -> list[str]:
 
 async def lensmesh(mesh: Mesh, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Run the command line with --json; its exit code and what it printed."""
-    environment = os.environ | {"LENSMESH_DATA_DIR": str(mesh.config.data_dir), "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}"}
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "gen", ROOT / "client")))
+    environment = os.environ | {"LENSMESH_DATA_DIR": str(mesh.config.data_dir), "PYTHONPATH": paths}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cli", *arguments, "--json", stdout=asyncio.subprocess.PIPE, env=environment, cwd=ROOT
     )

@@ -298,7 +298,9 @@ def _rules(field: FieldDescriptor) -> validate_pb2.FieldRules:
 
 
 def _error_schema() -> dict[str, Any]:
-    detail = {"type": "object", "properties": {"loc": {"type": "array"}, "msg": {"type": "string"}}}
+    # With items, as generators of clients refuse a list of whatever.
+    place = {"type": "array", "items": {"type": ["string", "integer"]}}
+    detail = {"type": "object", "properties": {"loc": place, "msg": {"type": "string"}}}
     error = {
         "type": "object",
         "properties": {
