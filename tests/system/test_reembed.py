@@ -202,7 +202,7 @@ async def test_a_namespace_is_embedded_anew_while_it_is_used(
         assert await found(client, 1_000) == (1_000, 1.0, {"next-1"})
         assert await matched(client, photos, 1_001) == [during]
         names = MilvusClient(mesh.endpoints["milvus_uri"]).list_collections()
-        assert [name.partition("_text_")[2] for name in names if "_text_" in name] == ["next_1"]
+        assert [name.partition("_text_")[2] for name in names if "_text_" in name] == ["3_next_1"]
         assert (await lensmesh(mesh, "reembed", "--index", "text"))[1][0]["phase"] == "unchanged"
         await client.http.aclose()
 
