@@ -38,6 +38,8 @@ SEARCHES = int(os.environ.get("BENCH_SEARCHES", "100"))
 # Images a second while searches are timed: a fraction of what two cores take, so that the queue stays empty.
 INDEX_PER_S = 2.0
 CANDIDATES, SHOWN = 100, 10
+# Below this in a second, Milvus does nothing but wait.
+IDLE_CPU_S = 0.1
 BATCH = 500
 INDEX = common_pb2.VECTOR_INDEX_MULTIMODAL
 EMBED: dict[str, Any] = {"embed": [{"type": "url", "vector_index": "multimodal"}]}
@@ -140,6 +142,15 @@ class Shelf:
         return [each for each in best if each in there]
 
 
+async def settled(milvus: int) -> None:
+    """Wait until Milvus has compacted what was written, at most two minutes."""
+    for _ in range(120):
+        before = cpu_seconds({"milvus": milvus})["milvus"]
+        await asyncio.sleep(1)
+        if cpu_seconds({"milvus": milvus})["milvus"] - before < IDLE_CPU_S:
+            return
+
+
 async def timed(shelf: Shelf, gateway: int) -> dict[str, Any]:
     """Both ways by turns; milliseconds of each, and the gateway's CPU-ms a search."""
     spent: dict[str, list[float]] = {"gateway": [], "direct": []}
@@ -202,13 +213,15 @@ async def measure(mesh: Mesh, load: Load) -> dict[str, Any]:
         collection = (await client.get("/collections/bench")).json()
         kind = (await client.get("/namespaces/indexes")).json()["vector_indexes"]["multimodal"]
         shelf = Shelf(client, mesh.endpoints["milvus_uri"], collection, kind)
-        gateway = mesh.processes["gateway"].pid
+        gateway, milvus = mesh.processes["gateway"].pid, mesh.processes["milvus"].pid
         assert gateway is not None
+        assert milvus is not None
         result: dict[str, Any] = {}
         for size in SIZES:
             started = time.perf_counter()
             await shelf.grow(size)
             print(f"  {size} features of {shelf.dim} dimensions written in {time.perf_counter() - started:.0f} s")
+            await settled(milvus)
             result[str(size)] = await timed(shelf, gateway)
             print(f"    {result[str(size)]}", flush=True)
             if size == TARGET_SIZE:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -205,29 +205,12 @@ def _kind(value: object) -> str:
 
 def encode(message: Message) -> Any:
     """A message as JSON values: every field present, null where nothing is set."""
-    name = message.DESCRIPTOR.full_name
-    if name == _STRUCT:
-        return _whole(MessageToDict(message))
-    if name == _TIMESTAMP:
-        return message.ToJsonString()  # type: ignore[attr-defined]
-    if name in _VECTORS:
-        return _VECTORS[name](message)
-    return {json: encode_field(message, field) for json, field in _fields(message.DESCRIPTOR)}
+    return _encoder(message.DESCRIPTOR)(message)
 
 
 def encode_field(message: Message, field: FieldDescriptor) -> Any:
     """One field of a message as a JSON value."""
-    value = getattr(message, field.name)
-    if field.is_repeated:
-        if field.message_type and field.message_type.GetOptions().map_entry:
-            of_messages = field.message_type.fields_by_name["value"].type == _F.TYPE_MESSAGE
-            return {key: encode(each) if of_messages else each for key, each in value.items()}
-        return [_plain(field, each) for each in value]
-    if field.has_presence and not message.HasField(field.name):
-        # An object of the caller's that was never given is an empty one.
-        bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
-        return {} if bare_struct else None
-    return _plain(field, value)
+    return _field_encoder(field)(message)
 
 
 def _vector(vector: Any) -> Any:
@@ -243,36 +226,83 @@ def _embedding(embedding: Any) -> Any:
     return {"vector": shown} if isinstance(shown, list) else shown
 
 
-_VECTORS: dict[str, Callable[[Message], Any]] = {
-    "lensmesh.v1.Vector": _vector,
-    "lensmesh.v1.Embedding": _embedding,
-}
+_Encoder = Callable[[Any], Any]
 
 
 @cache
-def _fields(descriptor: Descriptor) -> tuple[tuple[str, FieldDescriptor], ...]:
-    return tuple((json_name(field), field) for field in descriptor.fields)
+def _encoder(descriptor: Descriptor) -> _Encoder:
+    """What encodes messages of a type: what is known of the type is asked once, not for each message."""
+    own = _ENCODERS.get(descriptor.full_name)
+    if own:
+        return own
+    # Filled after it is made, as a message may hold others of its own type.
+    plan: list[tuple[str, _Encoder]] = []
+
+    def encoder(message: Message) -> Any:
+        if not plan:
+            plan.extend((json_name(field), _field_encoder(field)) for field in descriptor.fields)
+        return {name: of_field(message) for name, of_field in plan}
+
+    return encoder
 
 
-def _plain(field: FieldDescriptor, value: Any) -> Any:
+@cache
+def _field_encoder(field: FieldDescriptor) -> _Encoder:
+    """What encodes one field of a message."""
+    name = field.name
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        inner = _value_encoder(field.message_type.fields_by_name["value"])
+        return lambda message: {key: inner(each) for key, each in getattr(message, name).items()}
+    one = _value_encoder(field)
+    if field.is_repeated:
+        return lambda message: [one(each) for each in getattr(message, name)]
+    if not field.has_presence:
+        return lambda message: one(getattr(message, name))
+    # An object of the caller's that was never given is an empty one.
+    bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
+
+    def present(message: Message) -> Any:
+        if message.HasField(name):
+            return one(getattr(message, name))
+        return {} if bare_struct else None
+
+    return present
+
+
+def _value_encoder(field: FieldDescriptor) -> _Encoder:
     if field.message_type is not None:
-        return _whole(MessageToDict(value)) if field.message_type.full_name == _VALUE else encode(value)
+        return _encoder(field.message_type)
     if field.type == _F.TYPE_ENUM:
-        return enum_names(field.enum_type).get(value)
+        return enum_names(field.enum_type).get
     if field.type == _F.TYPE_BYTES:
-        return base64.b64encode(value).decode()
-    return value
+        return lambda value: base64.b64encode(value).decode()
+    return lambda value: value
 
 
-def _whole(value: Any) -> Any:
-    """JSON with integers where a Struct, which knows doubles only, holds whole numbers."""
-    if isinstance(value, dict):
-        return {key: _whole(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_whole(each) for each in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
+def _struct(struct: Any) -> dict[str, Any]:
+    return {key: _json_value(each) for key, each in struct.fields.items()}
+
+
+def _json_value(value: Any) -> Any:
+    """A JSON value, with integers where a Struct, which knows doubles only, holds whole numbers."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _struct(value.struct_value)
+    if kind == "list_value":
+        return [_json_value(each) for each in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
+_ENCODERS: dict[str, _Encoder] = {
+    _STRUCT: _struct,
+    _VALUE: _json_value,
+    _TIMESTAMP: lambda stamp: stamp.ToJsonString(),
+    "lensmesh.v1.Vector": _vector,
+    "lensmesh.v1.Embedding": _embedding,
+}
 
 
 def new_message(descriptor: Descriptor) -> Message:
