@@ -11,7 +11,7 @@ from lensmesh.v1 import asset_pb2, embedder_pb2, feature_pb2
 
 from services.embedder import keywords, rows
 from services.embedder.generations import Generations
-from services.embedder.inputs import info_of
+from services.embedder.inputs import info_of, words_of_metadata
 from services.embedder.leftovers import Leftovers
 from services.embedder.milvus import Milvus
 from services.embedder.store import QUERY_LIMIT_MAX, Store
@@ -97,7 +97,9 @@ class Changes:
         feature.metadata.CopyFrom(metadata)
         value = MessageToDict(metadata)
         others = [each for each in feature.vectors if each.field_name != keywords.METADATA]
-        words = [] if all(each.vector_index != KEYWORD for each in others) else self._words(tenant, value)
+        words: list[embedder_pb2.NamedVector] = []
+        if any(each.vector_index == KEYWORD for each in others):
+            words = words_of_metadata(metadata, self._generations.written(tenant, KEYWORD))
         del feature.vectors[:]
         feature.vectors.extend(others)
         feature.vectors.extend(map(info_of, words))
@@ -114,20 +116,6 @@ class Changes:
             if kept:
                 await self._milvus.upsert(name, None, kept)
         await self._store.write(tenant, feature, words)
-
-    def _words(self, tenant: Tenant, metadata: object) -> list[embedder_pb2.NamedVector]:
-        text = keywords.words_of(metadata)
-        vector = keywords.encode_document(text)
-        if not vector.indices:
-            return []
-        return [
-            embedder_pb2.NamedVector(
-                field_name=keywords.METADATA,
-                embedded=embedder_pb2.EmbeddedVector(vector_index=KEYWORD, model_version=version, vector=vector),
-                input=feature_pb2.VectorInput(text=text),
-            )
-            for version in self._generations.written(tenant, KEYWORD)
-        ]
 
 
 def merged(old: Struct, new: Struct) -> Struct:

@@ -42,7 +42,9 @@ class LeftoverSettings(BaseSettings):
     wait_s: float = Field(
         3600, ge=0, description="Wait before an image is removed; a task under way may have found it: longer than any."
     )
-    look_s: float = Field(60, gt=0, description="Time between two looks for images whose wait is over.")
+    look_s: float = Field(
+        600, gt=0, description="Time between two looks for images whose wait is over: each is a pass over all rows."
+    )
 
 
 class ReembedSettings(BaseSettings):

@@ -6,10 +6,14 @@ Which versions are wanted, the caller says.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from lensmesh.v1 import embedder_pb2, feature_pb2
 
-from services.embedder.vectors import Index, Vectors
+from services.embedder import keywords
+from services.embedder.vectors import KEYWORD, Index, Vectors
 from services.mesh.blobs import BlobStore
 from services.mesh.tenancy import Tenant
 
@@ -22,6 +26,22 @@ def info_of(vector: embedder_pb2.NamedVector) -> feature_pb2.VectorInfo:
         model_version=vector.embedded.model_version,
         input=vector.input,
     )
+
+
+def words_of_metadata(metadata: Struct, versions: Sequence[str]) -> list[embedder_pb2.NamedVector]:
+    """The keyword vector of the metadata's own words, of each version; none when there are no words."""
+    text = keywords.words_of(MessageToDict(metadata))
+    vector = keywords.encode_document(text)
+    if not vector.indices:
+        return []
+    return [
+        embedder_pb2.NamedVector(
+            field_name=keywords.METADATA,
+            embedded=embedder_pb2.EmbeddedVector(vector_index=KEYWORD, model_version=version, vector=vector),
+            input=feature_pb2.VectorInput(text=text),
+        )
+        for version in versions
+    ]
 
 
 class Inputs:

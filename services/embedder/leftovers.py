@@ -8,6 +8,7 @@ is.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -17,17 +18,19 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from services.embedder import rows
 from services.embedder.config import LeftoverSettings
 from services.embedder.store import Store
 from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
-from services.mesh.bus.follow import scan
+from services.mesh.bus.follow import Entry, scan
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import LensmeshError
 from services.mesh.tenancy import Tenant
 
 log = structlog.get_logger()
+
+# Notes written at a time.
+_TOGETHER = 100
 
 
 class Leftovers:
@@ -42,9 +45,9 @@ class Leftovers:
 
     async def note(self, tenant: Tenant, images: Iterable[str]) -> None:
         """Have images looked after, by the hashes of their files; the wait begins now."""
-        for image in images:
-            if image:
-                await self._bucket.put(tenant.key(image), b"")
+        keys = [tenant.key(image) for image in images if image]
+        for first in range(0, len(keys), _TOGETHER):
+            await asyncio.gather(*(self._bucket.put(key, b"") for key in keys[first : first + _TOGETHER]))
 
     async def remove_regularly(self) -> None:
         """Look for images whose wait is over; for ever."""
@@ -57,17 +60,22 @@ class Leftovers:
 
     async def _remove(self) -> None:
         stream = topology.bucket_stream(topology.LEFTOVERS)
-        noted = [e async for e in scan(self._bus, stream, [topology.bucket_subject(topology.LEFTOVERS, ">")])]
-        for entry in noted:
-            if (datetime.now(UTC) - entry.written_at).total_seconds() < self._settings.wait_s:
-                continue
-            namespace_id, image = entry.key.split(".")
-            tenant = Tenant(namespace_id)
-            if not await self._store.selected(tenant, "", f"images like {rows.quoted(f'%{image}%')}", ["kind"]):
-                await self._blobs.delete(tenant.image(image))
-                await self._blobs.delete(tenant.upload(image))
-            try:
-                await self._bucket.delete(entry.key, last=entry.sequence)
-            except KeyWrongLastSequenceError:
-                # Noted again meanwhile: its wait begins anew.
-                continue
+        due: defaultdict[Tenant, dict[str, Entry]] = defaultdict(dict)
+        async for entry in scan(self._bus, stream, [topology.bucket_subject(topology.LEFTOVERS, ">")]):
+            if (datetime.now(UTC) - entry.written_at).total_seconds() >= self._settings.wait_s:
+                namespace_id, image = entry.key.split(".")
+                due[Tenant(namespace_id)][image] = entry
+        for tenant, noted in due.items():
+            # One pass over the rows for all of them: a look for each would be a pass each.
+            unowned = set(noted)
+            async for part in self._store.parts(tenant, "", "", ["images"]):
+                unowned.difference_update(image for row in part for image in row["images"].split())
+            for image, entry in noted.items():
+                if image in unowned:
+                    await self._blobs.delete(tenant.image(image))
+                    await self._blobs.delete(tenant.upload(image))
+                try:
+                    await self._bucket.delete(entry.key, last=entry.sequence)
+                except KeyWrongLastSequenceError:
+                    # Noted again meanwhile: its wait begins anew.
+                    continue

@@ -114,7 +114,7 @@ def _texts(metadata: Any, key: str) -> list[str]:
     if key == "**":
         return [keywords.words_of(metadata)]
     if key == "*":
-        return [str(each) for each in metadata.values() if isinstance(each, str | int | float)]
+        return [each for each in metadata.values() if isinstance(each, str)]
     value: Any = metadata
     for name in key.removeprefix(f"{METADATA}.").split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

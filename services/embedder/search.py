@@ -13,7 +13,8 @@ from google.protobuf.json_format import ParseDict
 from lensmesh.v1 import embedder_pb2, feature_pb2
 
 from services.embedder.arrange import Entry, grouped, needs_fields, ordered
-from services.embedder.store import Hit, Store
+from services.embedder.nearest import Hit, Nearest
+from services.embedder.store import Store
 from services.mesh.errors import LensmeshError, at
 from services.mesh.filters import AllOf, Condition, from_proto
 from services.mesh.tenancy import Tenant
@@ -36,7 +37,7 @@ def fuse(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
 
 
 async def search(
-    store: Store, embed: Embed, request: embedder_pb2.SearchVectorsRequest
+    store: Store, nearest: Nearest, embed: Embed, request: embedder_pb2.SearchVectorsRequest
 ) -> embedder_pb2.SearchVectorsResponse:
     """A page of features or groups, best first with their scores, and the number of candidates or groups in all.
 
@@ -47,7 +48,7 @@ async def search(
     common = from_proto(request.filters)
     rankings = await asyncio.gather(
         *(
-            _one(store, embed, tenant, request, position, AllOf((common, from_proto(query.filters))))
+            _one(nearest, embed, tenant, request, position, AllOf((common, from_proto(query.filters))))
             for position, query in enumerate(request.queries)
         )
     )
@@ -90,7 +91,7 @@ async def _scored(
 
 
 async def _one(
-    store: Store,
+    nearest: Nearest,
     embed: Embed,
     tenant: Tenant,
     request: embedder_pb2.SearchVectorsRequest,
@@ -102,5 +103,5 @@ async def _one(
         vector = await embed(query.input)
     except LensmeshError as error:
         raise at(f"queries.{position}", error) from error
-    hits = await store.search(tenant, vector, request.collection_ids, condition, query.limit)
+    hits = await nearest.features(tenant, vector, request.collection_ids, condition, query.limit)
     return [hit for hit in hits if hit.score >= query.min_score]

@@ -13,6 +13,7 @@ from services.embedder.generations import Generations
 from services.embedder.leftovers import Leftovers
 from services.embedder.listing import Listing
 from services.embedder.milvus import Milvus
+from services.embedder.nearest import Nearest
 from services.embedder.reembed import Reembed
 from services.embedder.servicer import EmbedderServicer
 from services.embedder.store import Store
@@ -46,7 +47,7 @@ async def build(frame: Frame) -> Parts:
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         embedder_pb2_grpc.add_EmbedderServiceServicer_to_server,
-        EmbedderServicer(vectors, generations, store, Listing(store), changes, reembed),
+        EmbedderServicer(vectors, generations, store, Nearest(milvus, store), Listing(store), changes, reembed),
         "lensmesh.v1.EmbedderService",
     )
     work = EmbedderWork(vectors, generations, store, changes, blobs)

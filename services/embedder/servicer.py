@@ -12,6 +12,7 @@ from services.embedder import rows
 from services.embedder.changes import Changes
 from services.embedder.generations import Generations
 from services.embedder.listing import Listing
+from services.embedder.nearest import Nearest
 from services.embedder.reembed import Reembed
 from services.embedder.search import search
 from services.embedder.store import Store
@@ -28,6 +29,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         vectors: Vectors,
         generations: Generations,
         store: Store,
+        nearest: Nearest,
         listing: Listing,
         changes: Changes,
         reembed: Reembed,
@@ -35,6 +37,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self._vectors = vectors
         self._generations = generations
         self._store = store
+        self._nearest = nearest
         self._listing = listing
         self._changes = changes
         self._reembed = reembed
@@ -65,7 +68,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         async def embed(given: embedder_pb2.EmbedInput) -> embedder_pb2.EmbeddedVector:
             return await self._embed(given, self._generations.active(tenant, given.vector_index))
 
-        return await search(self._store, embed, request)
+        return await search(self._store, self._nearest, embed, request)
 
     async def ReadAsset(self, request: embedder_pb2.ReadAssetRequest, context: Any) -> embedder_pb2.ReadAssetResponse:
         """Read an asset."""
@@ -84,7 +87,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         """Find the assets that look like a given one."""
         tenant = Tenant(request.namespace_id)
         asset = await self._store.read_asset(tenant, request.asset_id)
-        found = await self._store.near_duplicates(
+        found = await self._nearest.duplicates(
             tenant, asset, request.collection_ids, request.max_distance, request.limit
         )
         results = [asset_pb2.NearDuplicate(asset=each, distance=distance) for each, distance in found]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,40 +16,26 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from lensmesh.v1 import asset_pb2, common_pb2, embedder_pb2, feature_pb2
 
-from services.embedder import hashes, rows
+from services.embedder import rows
 from services.embedder.documents import Documents
 from services.embedder.generations import Generations
 from services.embedder.milvus import Milvus, Row, Schema
 from services.embedder.vectors import KEYWORD, Index, Vectors
 from services.mesh.errors import InvalidArgument, NotFound
-from services.mesh.filters import Condition, matches
-from services.mesh.filters import compile as compile_filter
 from services.mesh.json_names import enum_names
 from services.mesh.tenancy import Tenant, derived_uuid
 
-# Candidates read beyond the limit when a filter can only be checked after the search.
-_OVERSAMPLING = 10
 # Rows of one query or search, by Milvus' own limit on a window of results.
 QUERY_LIMIT_MAX = 16_384
 # Ids are random, so that their first hex digit cuts a collection into parts of about equal size.
-_HEX = "0123456789abcdef"
+HEX = "0123456789abcdef"
 # Rows of one listing, some 300 bytes each while it is being sorted.
 _SELECTED_MAX = 500_000
 # Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description; or those
 # of its faces.
 _FEATURE_VECTORS_MAX = 64
-# Scores are compared after rounding, as the percolator's are: equal vectors in float32 meet a min_score of 1.0.
-SCORE_DECIMALS = 6
 
 MessageT = TypeVar("MessageT", bound=Message)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A feature found by one query."""
-
-    feature_id: str
-    score: float
 
 
 class Store:
@@ -152,9 +137,7 @@ class Store:
 
     async def feature_ids(self, tenant: Tenant, prefix: str) -> list[str]:
         """The ids of all features that begin with some hex digits."""
-        chosen = f"{rows.equals('kind', rows.FEATURE)} and id like {rows.quoted(prefix + '%')}"
-        found = await self._milvus.query(rows.documents_collection(tenant), chosen, ["id"], limit=QUERY_LIMIT_MAX)
-        return sorted(row["id"] for row in found)
+        return sorted([row["id"] async for part in self.parts(tenant, rows.FEATURE, "", [], prefix) for row in part])
 
     async def whole_feature(self, tenant: Tenant, feature_id: str) -> feature_pb2.Feature:
         """A feature with the vectors of every generation.
@@ -230,43 +213,6 @@ class Store:
             stored |= {(row["feature_id"], index, row["field_name"]): row["vector"] for row in found}
         return stored
 
-    async def near_duplicates(
-        self, tenant: Tenant, asset: asset_pb2.Asset, collection_ids: Sequence[str], max_distance: int, limit: int
-    ) -> list[tuple[asset_pb2.Asset, int]]:
-        """Other assets whose perceptual hash differs in at most `max_distance` bits, nearest first, then by id.
-
-        Args:
-            collection_ids: where to look; none: in the whole namespace.
-
-        Raises:
-            InvalidArgument: the asset has no hash.
-        """
-        if not asset.perceptual_hash:
-            raise InvalidArgument.field("asset_id", "has no perceptual hash; index the image again", "asset.hash")
-        scope = f"{rows.equals('kind', rows.ASSET)} and id != {rows.quoted(asset.asset_id)}"
-        if collection_ids:
-            scope += f" and {rows.among('collection_id', collection_ids)}"
-        vector, wanted = hashes.vector(asset.perceptual_hash), limit + 1
-        while True:
-            nearest = await self._milvus.search(
-                rows.documents_collection(tenant),
-                vector,
-                metric="COSINE",
-                limit=wanted,
-                expression=scope,
-                fields=["id"],
-            )
-            found = [(hashes.distance(float(row["distance"])), str(row["id"])) for row in nearest]
-            near = sorted({each for each in found if each[0] <= max_distance})
-            # Among equally near ones the store chooses as it likes: all of them are needed to choose by id.
-            if len(near) < wanted or near[limit - 1][0] < near[-1][0] or wanted == QUERY_LIMIT_MAX:
-                break
-            wanted = min(wanted * _OVERSAMPLING, QUERY_LIMIT_MAX)
-        assets = await self._by_id(tenant, rows.ASSET, [asset_id for _, asset_id in near[:limit]], asset_pb2.Asset)
-        # One that vanished meanwhile is left out, and so is one without a hash, whose distance means nothing.
-        shown = [(assets[each], distance) for distance, each in near[:limit] if each in assets]
-        return [(each, distance) for each, distance in shown if each.perceptual_hash]
-
     async def _by_id(
         self, tenant: Tenant, kind: str, ids: Sequence[str], message: type[MessageT]
     ) -> dict[str, MessageT]:
@@ -287,9 +233,7 @@ class Store:
         return await self._milvus.count(rows.documents_collection(tenant), rows.equals("kind", rows.ASSET))
 
     async def selected(self, tenant: Tenant, kind: str, expression: str, fields: Sequence[str]) -> list[Row]:
-        """All rows of a kind, or of any if it is empty, that an expression selects, with some of their fields.
-
-        However many they are: they are read in parts by the first digits of their ids.
+        """All documents' rows of a kind that an expression selects, with some of their fields.
 
         Raises:
             InvalidArgument: they are more than one listing may go through.
@@ -306,7 +250,7 @@ class Store:
     async def parts(
         self, tenant: Tenant, kind: str, expression: str, fields: Sequence[str], prefix: str = ""
     ) -> AsyncIterator[list[Row]]:
-        """The same, part by part, each row once."""
+        """The same part by part, each row once; of any kind if it is empty, of ids that begin with some hex digits."""
         chosen = rows.every(
             (
                 rows.equals("kind", kind) if kind else "",
@@ -320,7 +264,7 @@ class Store:
         if len(found) < QUERY_LIMIT_MAX:
             yield found
             return
-        for digit in _HEX:
+        for digit in HEX:
             async for part in self.parts(tenant, kind, expression, fields, prefix + digit):
                 yield part
 
@@ -341,68 +285,6 @@ class Store:
     async def drop_asset(self, tenant: Tenant, asset_id: str) -> None:
         """Remove an asset's row; its features are removed by `drop_features`."""
         await self._milvus.delete(rows.documents_collection(tenant), rows.equals("id", asset_id))
-
-    async def search(
-        self,
-        tenant: Tenant,
-        query: embedder_pb2.EmbeddedVector,
-        collection_ids: Sequence[str],
-        condition: Condition,
-        limit: int,
-    ) -> list[Hit]:
-        """The best features of one query, best first, each once, with scores of 0..1."""
-        if query.vector_index == KEYWORD and not query.vector.indices:
-            return []
-        version = query.model_version
-        name = rows.index_collection(tenant, query.vector_index, version)
-        compiled = compile_filter(condition, columns=rows.FILTER_COLUMNS)
-        scope = rows.every((rows.among("collection_id", collection_ids), compiled.expression))
-        wanted = limit if compiled.exact else min(limit * _OVERSAMPLING, QUERY_LIMIT_MAX)
-        while True:
-            found = await self._nearest(name, query, scope, wanted, compiled.exact)
-            best = _best(found, None if compiled.exact else condition)
-            # Several vectors may be one feature's, and the filter may have taken some: then there is more behind.
-            if len(best) >= limit or len(found) < wanted:
-                break
-            if wanted == QUERY_LIMIT_MAX:
-                best = await self._best_of_parts(name, query, scope, condition, compiled.exact, "")
-                break
-            wanted = min(wanted * _OVERSAMPLING, QUERY_LIMIT_MAX)
-        hits = [Hit(feature_id, score) for feature_id, score in best.items()]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.feature_id))[:limit]
-
-    async def _nearest(
-        self, name: str, query: embedder_pb2.EmbeddedVector, expression: str, limit: int, exact: bool
-    ) -> list[Row]:
-        return await self._milvus.search(
-            name,
-            rows.milvus_vector(query),
-            metric="IP" if query.vector_index == KEYWORD else "COSINE",
-            limit=limit,
-            expression=expression,
-            fields=["feature_id"] if exact else [*rows.FILTER_COLUMNS, "metadata"],
-        )
-
-    async def _best_of_parts(
-        self,
-        name: str,
-        query: embedder_pb2.EmbeddedVector,
-        scope: str,
-        condition: Condition,
-        exact: bool,
-        prefix: str,
-    ) -> dict[str, float]:
-        """The scores of all features in a scope that is larger than one search may return."""
-        best: dict[str, float] = {}
-        for digit in _HEX:
-            part = rows.every((scope, f"id like {rows.quoted(prefix + digit + '%')}"))
-            found = await self._nearest(name, query, part, QUERY_LIMIT_MAX, exact)
-            scores = _best(found, None if exact else condition)
-            if len(found) == QUERY_LIMIT_MAX:
-                scores = await self._best_of_parts(name, query, scope, condition, exact, prefix + digit)
-            for feature_id, score in scores.items():
-                best[feature_id] = max(score, best.get(feature_id, 0.0))
-        return best
 
     async def write_vector(
         self,
@@ -447,14 +329,3 @@ def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector
         vector=rows.from_milvus(info.vector_index, value),
     )
     return embedder_pb2.NamedVector(field_name=info.field_name, embedded=embedded, input=info.input)
-
-
-def _best(found: Sequence[Row], condition: Condition | None) -> dict[str, float]:
-    """The best score of each feature, 0..1, of those that fulfil a condition that the search has not tested."""
-    best: dict[str, float] = {}
-    for row in found:
-        entity = row["entity"]
-        if condition is None or matches(condition, entity):
-            score = round(min(max(float(row["distance"]), 0.0), 1.0), SCORE_DECIMALS)
-            best[entity["feature_id"]] = max(score, best.get(entity["feature_id"], 0.0))
-    return best

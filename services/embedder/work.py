@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 
-from google.protobuf.json_format import MessageToDict
 from lensmesh.v1 import asset_pb2, feature_pb2, index_pb2, task_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
 from lensmesh.v1.embedder_pb2 import NamedVector
@@ -16,7 +15,7 @@ from lensmesh.v1.embedder_pb2 import NamedVector
 from services.embedder import keywords
 from services.embedder.changes import Changes, merged
 from services.embedder.generations import Generations
-from services.embedder.inputs import Inputs, info_of
+from services.embedder.inputs import Inputs, info_of, words_of_metadata
 from services.embedder.store import Store
 from services.embedder.vectors import KEYWORD, MULTIMODAL, Vectors
 from services.mesh.blobs import BlobStore
@@ -93,7 +92,10 @@ class EmbedderWork:
         update = record.request.asset_update.mode
         async with self._store.turn(record.task.asset_id):
             asset, feature = await self._documents(tenant, record.embed, record, vectors, steps)
-            words = await self._words(tenant, inputs, asset, vectors)
+            # Of an asset that is to be found by words, those of its metadata are, too.
+            by_words = any(each.embedded.vector_index == KEYWORD for each in vectors)
+            versions = self._generations.written(tenant, KEYWORD) if by_words else []
+            words = words_of_metadata(asset.metadata, versions)
             vectors += words
             feature.vectors.extend(map(info_of, words))
             await self._store.write(tenant, feature, vectors, asset)
@@ -180,17 +182,6 @@ class EmbedderWork:
         step.ms = round((time.perf_counter() - started) * 1e3, 1)
         steps["embed"] = step
         return vectors
-
-    async def _words(
-        self, tenant: Tenant, inputs: Inputs, asset: asset_pb2.Asset, vectors: list[NamedVector]
-    ) -> list[NamedVector]:
-        """The words of the metadata, for an asset that is to be found by words."""
-        text = keywords.words_of(MessageToDict(asset.metadata))
-        if not text or all(each.embedded.vector_index != KEYWORD for each in vectors):
-            return []
-        given = feature_pb2.VectorInput(text=text)
-        versions = self._generations.written(tenant, KEYWORD)
-        return [await inputs.vector(KEYWORD, keywords.METADATA, given, version) for version in versions]
 
     async def _documents(
         self,
