@@ -59,6 +59,7 @@ def _work(run: Callable[[str, Callable[[], Any]], Any], client: MixpeekSDK, phot
         task = run("task ended", lambda: client.get(path, cast_to=object))
         if task.get("status") in ("DONE", "FAILED", None):
             break
+        # This client can only ask again, as its users do; the deadline bounds it.
         time.sleep(0.05)
     run("task by its own class", lambda: client.tasks.retrieve(accepted["task_id"]).status)
     asset = f"/assets/{task['asset_id']}"

@@ -123,6 +123,7 @@ def _ingest(run: Steps, client: Mixpeek, photo: str) -> str:
         task = run("task ended", lambda: client.tasks.get(task_id=accepted.task_id))
         if task is None or task.status.value in ("DONE", "FAILED"):
             break
+        # This client can only ask again, as its users do; the deadline bounds it.
         time.sleep(0.05)
     run("task deleted", lambda: client.tasks.delete(task_id=accepted.task_id))
     # The client's class of a task keeps no asset id: the listing knows it.
