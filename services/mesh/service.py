@@ -59,6 +59,8 @@ class Parts:
     # What the service needs, by name; each raises when it is not there.
     pings: dict[str, Ping]
     runnables: list[Runnable] = field(default_factory=list)
+    # Called in order at shutdown, while calls are still taken.
+    departures: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     # Called in order at shutdown, after the runnables have drained.
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
@@ -107,6 +109,8 @@ async def _run(name: str, mesh: MeshSettings, build: Build) -> None:
     await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in running if task.done() and task.exception()]
     readiness.cancel()
+    for depart in parts.departures:
+        await depart()
     for each in parts.runnables:
         each.stop()
     await asyncio.gather(parts.rpc.stop(), *running, return_exceptions=True)

@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.json_format import MessageToDict
-from lensmesh.v1 import match_pb2
-from nats.js.errors import KeyWrongLastSequenceError
+from lensmesh.v1 import match_pb2, percolator_pb2
+from nats.js.errors import KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
-from services.mesh.bus.follow import follow, scan
+from services.mesh.bus.follow import count, follow, scan
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import NotFound
 from services.mesh.filters import from_proto
@@ -57,6 +57,19 @@ class Matches:
         page = sequences[::-1][offset : offset + limit]
         messages = await asyncio.gather(*(self._bus.js.get_msg(_STREAM, seq=sequence) for sequence in page))
         return [match_pb2.Match.FromString(each.data or b"") for each in messages], len(sequences)
+
+    async def stats(self, tenant: Tenant, percolator_id: str) -> percolator_pb2.StoredQueryStats:
+        """How many matches of a stored query are kept, and when the last one was made."""
+        subject = topology.bucket_subject(topology.MATCHES, tenant.pattern(None, percolator_id, None, None))
+        stats = percolator_pb2.StoredQueryStats(matches=await count(self._bus, _STREAM, subject))
+        if stats.matches:
+            try:
+                last = await self._bus.js.get_last_msg(_STREAM, subject)
+                stats.last_match_at.CopyFrom(match_pb2.Match.FromString(last.data or b"").created_at)
+            except NotFoundError:
+                # Removed just now.
+                stats.matches = 0
+        return stats
 
     async def remove(self, tenant: Tenant, collection_id: str | None, asset_id: str | None) -> int:
         """Remove the matches of a collection or an asset, or all of them; returns how many there were."""

@@ -1,103 +1,67 @@
-"""The stored queries: durable in a bucket, and in memory as one engine a namespace, kept up to date by following it.
+"""The stored queries of all replicas as one: written, read, listed and matched, whoever has them in memory.
 
-How matching works, `engine` knows.
+How matching works, `engine` knows; who has what, `cluster`; what is kept, `records`.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import structlog
-from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
-from nats.js.kv import KeyValue
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
 
-from services.mesh.bus import topology
-from services.mesh.bus.mirror import Mirror
-from services.mesh.bus.topology import Bus
-from services.mesh.errors import LensmeshError, NotFound
-from services.mesh.filters import from_proto
+import grpc
+import structlog
+from lensmesh.v1 import engine_pb2
+
+from services.mesh.errors import NotFound, Unavailable
+from services.mesh.rpc import from_rpc_error
 from services.mesh.tenancy import Tenant
-from services.percolator.engine import Engine, Query, StoredQuery
+from services.percolator.assets import joined, probe_of, stats_of
+from services.percolator.cluster import Cluster
+from services.percolator.config import PercolatorSettings
+from services.percolator.engine import Matched, Space
+from services.percolator.partitions import partition_of
+from services.percolator.records import Records
+from services.percolator.shard import Shard
 
 log = structlog.get_logger()
 
-
-def space_of(vector: embedder_pb2.EmbeddedVector) -> tuple[int, str]:
-    """The space that a vector lives in."""
-    return (vector.vector_index, vector.model_version)
-
-
-def is_sparse(vector: embedder_pb2.EmbeddedVector) -> bool:
-    """Whether a vector is a keyword one; it may be empty."""
-    return vector.vector_index == common_pb2.VECTOR_INDEX_KEYWORD
-
-
-def dense_of(vector: embedder_pb2.EmbeddedVector) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """A dense vector's values, float32[D]."""
-    return np.frombuffer(vector.vector.dense, dtype="<f4")
-
-
-def sparse_of(vector: embedder_pb2.EmbeddedVector) -> dict[int, float]:
-    """A sparse vector's weights by term id."""
-    return dict(zip(vector.vector.indices, vector.vector.values, strict=True))
-
-
-def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
-    """A record as the engine takes it."""
-    stored = record.stored_query
-    return StoredQuery(
-        percolator_id=stored.percolator_id,
-        collection_ids=frozenset(stored.collection_ids),
-        queries=tuple(_query(one, vector) for one, vector in zip(stored.queries, record.vectors, strict=True)),
-        min_score=stored.min_score,
-        condition=from_proto(stored.filters),
-    )
-
-
-def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) -> Query:
-    condition = from_proto(query.filters) if query.HasField("filters") else None
-    if is_sparse(vector):
-        return Query(space_of(vector), sparse=sparse_of(vector), condition=condition)
-    return Query(space_of(vector), dense=dense_of(vector), condition=condition)
-
-
-def is_stale(record: engine_pb2.StoredQueryRecord, index: int, version: str) -> bool:
-    """Whether a stored query has a vector in this index that is of another version of its model."""
-    return any(each.vector_index == index and each.model_version != version for each in record.vectors)
+# Stored queries that are removed at a time when a namespace is forgotten.
+_TOGETHER = 64
 
 
 class Registry:
     """Every stored query of every namespace."""
 
-    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
-        self._bucket = bucket
-        self._engines: dict[str, Engine] = {}
-        self._mirror = Mirror(bus, topology.STORED_QUERIES, engine_pb2.StoredQueryRecord, self._changed)
-
-    @classmethod
-    async def open(cls, bus: Bus) -> Registry:
-        """Load all stored queries, and go on following them."""
-        registry = cls(bus, await bus.bucket(topology.STORED_QUERIES))
-        await registry._mirror.start()
-        log.info("stored queries loaded", count=sum(len(engine) for engine in registry._engines.values()))
-        return registry
-
-    async def close(self) -> None:
-        """Follow no more."""
-        await self._mirror.stop()
+    def __init__(self, records: Records, shard: Shard, cluster: Cluster, settings: PercolatorSettings) -> None:
+        self._records = records
+        self._shard = shard
+        self._cluster = cluster
+        self._settings = settings
 
     async def ping(self) -> None:
-        """Raise unless the stored queries are loaded and followed."""
-        await self._mirror.ping()
+        """Raise unless all stored queries are loaded somewhere, and those of this replica are followed."""
+        await self._shard.ping()
+        await self._cluster.ping()
 
-    def engine(self, tenant: Tenant) -> Engine:
-        """The namespace's engine."""
-        return self._engines.setdefault(tenant.namespace_id, Engine())
+    def owns(self, percolator_id: str) -> bool:
+        """Whether this replica is the one to act on a stored query by itself."""
+        return self._cluster.owns(percolator_id)
 
     async def put(self, tenant: Tenant, record: engine_pb2.StoredQueryRecord) -> None:
         """Store a query; returns when it is being matched."""
-        key = tenant.key(record.stored_query.percolator_id)
-        await self._mirror.seen(await self._bucket.put(key, record.SerializeToString()))
+        await self._seen(record.stored_query.percolator_id, await self._records.put(tenant, record))
+
+    async def put_all(self, tenant: Tenant, records: Sequence[engine_pb2.StoredQueryRecord]) -> None:
+        """Store queries; returns when they are being matched."""
+        revisions: dict[int, int] = {}
+        for start in range(0, len(records), _TOGETHER):
+            some = records[start : start + _TOGETHER]
+            written = await asyncio.gather(*(self._records.put(tenant, each) for each in some))
+            for record, revision in zip(some, written, strict=True):
+                partition = partition_of(record.stored_query.percolator_id)
+                revisions[partition] = max(revision, revisions.get(partition, 0))
+        await asyncio.gather(*(self._seen_in(partition, revision) for partition, revision in revisions.items()))
 
     async def replace(self, tenant: Tenant, record: engine_pb2.StoredQueryRecord) -> None:
         """Store a query in the place of itself; returns when it is being matched.
@@ -105,31 +69,33 @@ class Registry:
         Raises:
             NotFound: it is not there any more.
         """
-        percolator_id = record.stored_query.percolator_id
-        try:
-            revision = (await self._bucket.get(tenant.key(percolator_id))).revision
-            written = await self._bucket.update(tenant.key(percolator_id), record.SerializeToString(), revision)
-        except (KeyNotFoundError, KeyWrongLastSequenceError):
-            raise NotFound(f"no stored query {percolator_id!r} in this namespace") from None
-        await self._mirror.seen(written)
+        await self._seen(record.stored_query.percolator_id, await self._records.replace(tenant, record))
 
-    def get(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
+    async def read(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
         """Read a stored query.
 
         Raises:
             NotFound: there is none in this namespace.
         """
-        record = self._mirror.get(tenant.key(percolator_id))
-        if record is None:
-            raise NotFound(f"no stored query {percolator_id!r} in this namespace")
-        return record
+        return await self._records.read(tenant, percolator_id)
 
-    def all(self, tenant: Tenant) -> list[engine_pb2.StoredQueryRecord]:
-        """The namespace's stored queries, oldest first."""
-        return sorted(
-            self._mirror.under(tenant.namespace_id + "."),
-            key=lambda each: (each.stored_query.created_at.ToNanoseconds(), each.stored_query.percolator_id),
-        )
+    def all(self, tenant: Tenant) -> AsyncIterator[engine_pb2.StoredQueryRecord]:
+        """Every stored query of a namespace, in no particular order."""
+        return self._records.all(tenant)
+
+    async def page(
+        self, tenant: Tenant, offset: int, limit: int, stale: Space | None = None
+    ) -> tuple[list[engine_pb2.StoredQueryRecord], int]:
+        """Some stored queries, oldest first, and how many there are in all.
+
+        Args:
+            stale: only those with a vector in this index of another version of its model.
+
+        Raises:
+            Unavailable: some are not loaded anywhere at the moment.
+        """
+        keys, total = await self._keys(tenant, offset + limit, stale)
+        return await self._records.read_all(tenant, [name for _, name in keys[offset : offset + limit]]), total
 
     async def remove(self, tenant: Tenant, percolator_id: str) -> None:
         """Remove a stored query; returns when it is matched no more.
@@ -137,25 +103,196 @@ class Registry:
         Raises:
             NotFound: there is none in this namespace.
         """
-        self.get(tenant, percolator_id)
-        await self._bucket.delete(tenant.key(percolator_id))
-        await self._mirror.gone(tenant.key(percolator_id))
+        await self._seen(percolator_id, await self._records.remove(tenant, percolator_id))
 
     async def forget(self, tenant: Tenant) -> None:
         """Remove all stored queries of a namespace."""
-        for record in self.all(tenant):
-            await self._bucket.delete(tenant.key(record.stored_query.percolator_id))
-        for record in self.all(tenant):
-            await self._mirror.gone(tenant.key(record.stored_query.percolator_id))
+        while True:
+            keys, _ = await self._keys(tenant, 16 * _TOGETHER, None)
+            if not keys:
+                return
+            for start in range(0, len(keys), _TOGETHER):
+                some = keys[start : start + _TOGETHER]
+                removed = await asyncio.gather(*(self.remove(tenant, name) for _, name in some), return_exceptions=True)
+                for each in removed:
+                    if each is not None and not isinstance(each, NotFound):
+                        raise each
 
-    def _changed(self, key: str, record: engine_pb2.StoredQueryRecord | None) -> None:
-        namespace_id, percolator_id = key.split(".")
-        engine = self.engine(Tenant(namespace_id))
+    async def match(
+        self, tenant: Tenant, assets: Sequence[engine_pb2.PercolatedAsset], *, wait_s: float = 0
+    ) -> list[engine_pb2.FoundQueries]:
+        """What each asset matches, among all stored queries of the namespace, wherever they are loaded.
+
+        Args:
+            wait_s: how long to wait for partitions that nobody has loaded, or whose replica does not answer.
+
+        Raises:
+            Unavailable: after that time, some are still not.
+        """
+        until, silent = time.monotonic() + wait_s, frozenset[str]()
+        while True:
+            try:
+                return await self._gather(tenant, assets, silent)
+            except _Silent as error:
+                silent |= {error.name}
+            except Unavailable:
+                # Those that did not answer may do so again.
+                silent = frozenset()
+                if time.monotonic() >= until:
+                    raise
+                await self._cluster.changed(self._settings.heartbeat_s)
+
+    async def match_here(
+        self,
+        tenant: Tenant,
+        assets: Sequence[engine_pb2.PercolatedAsset],
+        partitions: frozenset[int] | None = None,
+    ) -> list[engine_pb2.FoundQueries]:
+        """What each asset matches among the stored queries that this replica has loaded, or some partitions of them.
+
+        Raises:
+            Unavailable: one of the partitions is not loaded here.
+        """
+        started = time.perf_counter()
+        matched = await self._shard.match(tenant, [probe_of(each) for each in assets], partitions)
+        ms = (time.perf_counter() - started) * 1e3
+        return list(await asyncio.gather(*(self._described(tenant, each, ms) for each in matched)))
+
+    async def keys_here(
+        self, tenant: Tenant, limit: int, partitions: frozenset[int] | None, stale: Space | None
+    ) -> tuple[list[tuple[int, str]], int]:
+        """As `Shard.keys`."""
+        return await self._shard.keys(tenant, limit, partitions, stale)
+
+    async def seen_here(self, partition: int, revision: int) -> None:
+        """As `Shard.seen`."""
+        await self._shard.seen(partition, revision)
+
+    async def remove_expired(self) -> int:
+        """Remove the stored queries that have expired and that this replica acts on; returns how many."""
+        now_ns, removed = time.time_ns(), 0
+        for tenant, percolator_id in await self._shard.expired(now_ns):
+            if self.owns(percolator_id):
+                try:
+                    await self._records.remove(tenant, percolator_id, expired_ns=now_ns)
+                    removed += 1
+                except NotFound:
+                    continue
+        return removed
+
+    async def _described(self, tenant: Tenant, matched: Matched, ms: float) -> engine_pb2.FoundQueries:
+        """What was found, with what a match says of its stored query; one that was removed just now is left out."""
+        records = await asyncio.gather(
+            *(self._shard.record(tenant, each.percolator_id) for each in matched.found), return_exceptions=True
+        )
+        answer = engine_pb2.FoundQueries(stats=stats_of(matched.stats, ms))
+        for found, record in zip(matched.found, records, strict=True):
+            if isinstance(record, NotFound):
+                continue
+            if isinstance(record, BaseException):
+                raise record
+            stored = record.stored_query
+            answer.found.add(
+                percolator_id=found.percolator_id,
+                score=found.score,
+                query_scores=found.query_scores,
+                vector_indexes=[each.vector_index for each in stored.queries],
+                metadata=stored.metadata,
+                name=stored.name,
+            )
+        return answer
+
+    async def _gather(
+        self, tenant: Tenant, assets: Sequence[engine_pb2.PercolatedAsset], silent: frozenset[str]
+    ) -> list[engine_pb2.FoundQueries]:
+        own, others = self._cluster.cover(silent)
+        asked = [self._ask(tenant, assets, name, partitions) for name, partitions in others.items()]
+        parts = await asyncio.gather(self.match_here(tenant, assets, own), *asked)
+        if len(parts) == 1:
+            return parts[0]
+        return [joined([part[position] for part in parts], asset.limit) for position, asset in enumerate(assets)]
+
+    async def _ask(
+        self, tenant: Tenant, assets: Sequence[engine_pb2.PercolatedAsset], name: str, partitions: frozenset[int]
+    ) -> list[engine_pb2.FoundQueries]:
+        request = engine_pb2.MatchPartitionsRequest(
+            namespace_id=tenant.namespace_id, assets=assets, partitions=sorted(partitions)
+        )
         try:
-            if record is None:
-                engine.remove(percolator_id)
-            else:
-                engine.put(to_domain(record))
-        except (LensmeshError, ValueError) as error:
-            # One record that can't be read must not keep the others from being matched.
-            log.error("stored query left out", percolator_id=percolator_id, error=str(error))
+            answer = await self._cluster.stub(name).MatchPartitions(request, timeout=self._settings.ask_s_max)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+            raise _Silent(name) from error
+        return list(answer.assets)
+
+    async def _keys(self, tenant: Tenant, limit: int, stale: Space | None) -> tuple[list[tuple[int, str]], int]:
+        own, others = self._cluster.cover()
+
+        async def ask(name: str, partitions: frozenset[int]) -> tuple[list[tuple[int, str]], int]:
+            request = engine_pb2.ListPartitionKeysRequest(
+                namespace_id=tenant.namespace_id, partitions=sorted(partitions), limit=limit
+            )
+            if stale:
+                request.stale_index, request.current_version = stale  # type: ignore[assignment]
+            try:
+                answer = await self._cluster.stub(name).ListPartitionKeys(request)
+            except grpc.aio.AioRpcError as error:
+                raise from_rpc_error(error, "percolator") from error
+            return list(zip(answer.created_ns, answer.percolator_ids, strict=True)), answer.total
+
+        parts = await asyncio.gather(
+            self.keys_here(tenant, limit, own, stale), *(ask(name, partitions) for name, partitions in others.items())
+        )
+        if len(parts) == 1:
+            return parts[0]
+        return sorted(key for keys, _ in parts for key in keys)[:limit], sum(total for _, total in parts)
+
+    async def _seen(self, percolator_id: str, revision: int) -> None:
+        await self._seen_in(partition_of(percolator_id), revision)
+
+    async def _seen_in(self, partition: int, revision: int) -> None:
+        """Wait until whoever has a partition matches by a change to it."""
+        request = engine_pb2.AwaitRevisionRequest(partition=partition, revision=revision)
+        waiting = [stub.AwaitRevision(request) for stub in self._cluster.holders(partition)]
+        if partition in self._shard.partitions:
+            await self._shard.seen(partition, revision)
+        for each in waiting:
+            try:
+                await each
+            except grpc.aio.AioRpcError as error:
+                # It may have given the partition up just now, or be gone; whoever loads it loads this, too.
+                log.debug("replica not waited for", error=error.code().name)
+
+
+class _Silent(Exception):
+    """A replica did not answer."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class Expiry:
+    """Removes stored queries that have expired, until it is stopped."""
+
+    def __init__(self, registry: Registry, every_s: float) -> None:
+        self._registry = registry
+        self._every_s = every_s
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look again and again."""
+        while not self._stopping.is_set():
+            try:
+                if removed := await self._registry.remove_expired():
+                    log.info("expired stored queries removed", count=removed)
+            except Exception as error:
+                # They are matched no more, and are looked for again.
+                log.warning("expired stored queries not removed", error=str(error) or type(error).__name__)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._every_s)
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()

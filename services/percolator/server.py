@@ -9,28 +9,40 @@ from services.mesh.bus.worker import Worker
 from services.mesh.config import load
 from services.mesh.rpc import RpcServer
 from services.mesh.service import Frame, Parts
-from services.percolator.config import PercolatorWorkerSettings
+from services.percolator.cluster import Cluster
+from services.percolator.config import PercolatorSettings, PercolatorWorkerSettings
+from services.percolator.matcher import Matcher
 from services.percolator.matches import Matches
-from services.percolator.registry import Registry
+from services.percolator.records import Records
+from services.percolator.registry import Expiry, Registry
 from services.percolator.servicer import PercolatorEngineServicer
+from services.percolator.shard import Shard
 from services.percolator.work import PercolatorWork
 
 
 async def build(frame: Frame) -> Parts:
-    """The service's parts. Returns when all stored queries are loaded: none is ever missed."""
+    """The service's parts. Returns when this replica's part of the stored queries is loaded: none is ever missed."""
+    settings = load(PercolatorSettings)
     tasks = await TaskStore.open(frame.bus)
-    registry = await Registry.open(frame.bus)
+    records = await Records.open(frame.bus)
+    shard = Shard(frame.bus, records, settings.vectors_dir)
+    address = settings.advertise or frame.mesh.percolator_address
+    cluster = await Cluster.join(frame.bus, shard, address, settings, frame.rpc)
+    registry = Registry(records, shard, cluster, settings)
+    matcher = Matcher(registry, settings.batch_assets_max, settings.whole_s_max)
     matches = await Matches.open(frame.bus)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         engine_pb2_grpc.add_PercolatorEngineServiceServicer_to_server,
-        PercolatorEngineServicer(registry, matches),
+        PercolatorEngineServicer(registry, matcher, matches),
         "lensmesh.v1.PercolatorEngineService",
     )
+    worker = Worker(frame.bus, tasks, PercolatorWork(matcher, matches), load(PercolatorWorkerSettings))
     return Parts(
         rpc=rpc,
         rpc_address=frame.mesh.percolator_address,
         pings={"nats": frame.bus.ping, "stored queries": registry.ping},
-        runnables=[Worker(frame.bus, tasks, PercolatorWork(registry, matches), load(PercolatorWorkerSettings))],
-        closers=[registry.close],
+        runnables=[cluster, worker, Expiry(registry, settings.expire_s)],
+        departures=[cluster.leave],
+        closers=[cluster.close, shard.close],
     )

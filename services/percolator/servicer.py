@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 from lensmesh.v1 import engine_pb2, engine_pb2_grpc
 
+from services.mesh.errors import InvalidArgument
 from services.mesh.tenancy import Tenant
+from services.percolator.assets import scored
+from services.percolator.matcher import Matcher
 from services.percolator.matches import Matches
-from services.percolator.registry import Registry, is_stale
+from services.percolator.registry import Registry
+
+# With a few vectors each, a message stays below ten megabytes.
+_RECORDS_A_MESSAGE = 200
 
 
 class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     """Serves lensmesh.v1.PercolatorEngineService."""
 
-    def __init__(self, registry: Registry, matches: Matches) -> None:
+    def __init__(self, registry: Registry, matcher: Matcher, matches: Matches) -> None:
         self._registry = registry
+        self._matcher = matcher
         self._matches = matches
 
     async def PutStoredQuery(
@@ -30,24 +38,92 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
             await self._registry.put(tenant, request.record)
         return engine_pb2.PutStoredQueryResponse()
 
+    async def PutStoredQueries(
+        self, request: engine_pb2.PutStoredQueriesRequest, context: Any
+    ) -> engine_pb2.PutStoredQueriesResponse:
+        """Store queries."""
+        tenants = {each.namespace_id for each in request.records}
+        if len(tenants) > 1:
+            raise InvalidArgument.field("records", "are of more than one tenant", "one_tenant")
+        await self._registry.put_all(Tenant(tenants.pop()), request.records)
+        return engine_pb2.PutStoredQueriesResponse()
+
+    async def ExportRecords(
+        self, request: engine_pb2.ExportRecordsRequest, context: Any
+    ) -> AsyncIterator[engine_pb2.ExportRecordsResponse]:
+        """Send all stored queries."""
+        answer = engine_pb2.ExportRecordsResponse()
+        async for record in self._registry.all(Tenant(request.namespace_id)):
+            answer.records.append(record)
+            if len(answer.records) == _RECORDS_A_MESSAGE:
+                yield answer
+                answer = engine_pb2.ExportRecordsResponse()
+        if answer.records:
+            yield answer
+
     async def ScanStoredQueries(
         self, request: engine_pb2.ScanStoredQueriesRequest, context: Any
     ) -> engine_pb2.ScanStoredQueriesResponse:
         """List stored queries."""
-        records = self._registry.all(Tenant(request.namespace_id))
-        if request.stale_index:
-            records = [each for each in records if is_stale(each, request.stale_index, request.current_version)]
-        page = records[request.offset : request.offset + request.limit]
-        return engine_pb2.ScanStoredQueriesResponse(
-            stored_queries=[each.stored_query for each in page], total=len(records)
-        )
+        stale = (int(request.stale_index), request.current_version) if request.stale_index else None
+        records, total = await self._registry.page(Tenant(request.namespace_id), request.offset, request.limit, stale)
+        return engine_pb2.ScanStoredQueriesResponse(stored_queries=[each.stored_query for each in records], total=total)
 
     async def ReadStoredQuery(
         self, request: engine_pb2.ReadStoredQueryRequest, context: Any
     ) -> engine_pb2.ReadStoredQueryResponse:
         """Read a stored query."""
-        record = self._registry.get(Tenant(request.namespace_id), request.percolator_id)
+        tenant = Tenant(request.namespace_id)
+        record = await self._registry.read(tenant, request.percolator_id)
+        record.stored_query.stats.CopyFrom(await self._matches.stats(tenant, request.percolator_id))
         return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
+
+    async def PercolateAsset(
+        self, request: engine_pb2.PercolateAssetRequest, context: Any
+    ) -> engine_pb2.PercolateAssetResponse:
+        """Match one asset."""
+        found = await self._matcher.match(Tenant(request.namespace_id), request.asset)
+        answer = engine_pb2.PercolateAssetResponse(stats=found.stats)
+        for each in found.found:
+            match = answer.matches.add(
+                percolator_id=each.percolator_id, name=each.name, score=each.score, metadata=each.metadata
+            )
+            for index, score in zip(each.vector_indexes, each.query_scores, strict=True):
+                match.query_scores.add(vector_index=index, score=score)
+        return answer
+
+    async def ScoreAssets(self, request: engine_pb2.ScoreAssetsRequest, context: Any) -> engine_pb2.ScoreAssetsResponse:
+        """Score assets by one stored query."""
+        record = await self._registry.read(Tenant(request.namespace_id), request.percolator_id)
+        return engine_pb2.ScoreAssetsResponse(scores=await asyncio.to_thread(scored, record, request.assets))
+
+    async def MatchPartitions(
+        self, request: engine_pb2.MatchPartitionsRequest, context: Any
+    ) -> engine_pb2.MatchPartitionsResponse:
+        """Match assets for another replica."""
+        assets = await self._registry.match_here(
+            Tenant(request.namespace_id), request.assets, frozenset(request.partitions)
+        )
+        return engine_pb2.MatchPartitionsResponse(assets=assets)
+
+    async def ListPartitionKeys(
+        self, request: engine_pb2.ListPartitionKeysRequest, context: Any
+    ) -> engine_pb2.ListPartitionKeysResponse:
+        """List keys for another replica."""
+        stale = (int(request.stale_index), request.current_version) if request.stale_index else None
+        keys, total = await self._registry.keys_here(
+            Tenant(request.namespace_id), request.limit, frozenset(request.partitions), stale
+        )
+        return engine_pb2.ListPartitionKeysResponse(
+            percolator_ids=[name for _, name in keys], created_ns=[created for created, _ in keys], total=total
+        )
+
+    async def AwaitRevision(
+        self, request: engine_pb2.AwaitRevisionRequest, context: Any
+    ) -> engine_pb2.AwaitRevisionResponse:
+        """Wait for a change, for another replica."""
+        await self._registry.seen_here(request.partition, request.revision)
+        return engine_pb2.AwaitRevisionResponse()
 
     async def RemoveStoredQuery(
         self, request: engine_pb2.RemoveStoredQueryRequest, context: Any

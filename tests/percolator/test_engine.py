@@ -1,25 +1,28 @@
-"""The engine equals a plain reading of its definition, whatever was put, replaced and removed before."""
+"""The engine equals a plain reading of its definition, bit for bit, whatever was put, replaced and removed before."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lensmesh.v1 import common_pb2
 
-from services.mesh.filters import MATCH_ALL, Condition, from_proto, matches
-from services.percolator.engine import Asset, Engine, Query, StoredQuery
+from services.mesh.filters import MATCH_ALL, AllOf, AnyOf, Condition, NoneOf, from_proto, matches
+from services.percolator.engine import Asset, Engine, Found, IntegerProduct, Probe, Query, StoredQuery, exact_rows
 
 DENSE = ((1, "v1"), (2, "v1"), (2, "v2"))
 SPARSE = ((4, "bm25"),)
 DIM = 4
 COLLECTIONS = ("c1", "c2", "c3")
-TOLERANCE = 1e-5
+DECIMALS = 6
+PRODUCT = IntegerProduct()
 
 
 def unit(values: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -86,69 +89,231 @@ def query_score(query: Query, asset: Asset) -> float:
         return 0.0
     if query.dense is not None:
         products = [
-            sum(float(a) * float(b) for a, b in zip(query.dense, each, strict=True))
-            for each in asset.dense.get(query.space, ())
+            float(query.dense.astype(np.float64) @ each.astype(np.float64)) for each in asset.dense.get(query.space, ())
         ]
     else:
         products = [
             sum(weight * each.get(term, 0.0) for term, weight in (query.sparse or {}).items())
             for each in asset.sparse.get(query.space, ())
         ]
-    return min(max([0.0, *products]), 1.0)
+    return float(np.round(min(max([0.0, *products]), 1.0), DECIMALS))
 
 
-def oracle(stored: Mapping[str, StoredQuery], asset: Asset) -> dict[str, tuple[float, float]]:
-    """Score and threshold less the request's own of every stored query that may match."""
-    found = {}
+def oracle(stored: Mapping[str, StoredQuery], probe: Probe) -> list[Found]:
+    """Every stored query that the asset matches, best first, scored one by one."""
+    found = []
     for each in stored.values():
-        if asset.collection_id in each.collection_ids and matches(each.condition, asset.document):
-            scores = [query_score(query, asset) for query in each.queries]
-            found[each.percolator_id] = (sum(scores) / len(scores), each.min_score)
-    return found
+        asset = probe.asset
+        in_scope = asset.collection_id in each.collection_ids and matches(each.condition, asset.document)
+        if not each.enabled or not in_scope:
+            continue
+        scores = tuple(query_score(query, asset) for query in each.queries)
+        mean = float(np.round(sum(scores) / len(scores), DECIMALS))
+        if mean >= max(each.min_score, probe.min_score):
+            found.append(Found(each.percolator_id, mean, scores))
+    return sorted(found, key=lambda each: (-each.score, each.percolator_id))[: probe.limit]
+
+
+def assert_same(expected: Sequence[Found], found: Sequence[Found]) -> None:
+    """The same stored queries in the same order, scores equal to 1e-5."""
+    assert [each.percolator_id for each in expected] == [each.percolator_id for each in found]
+    for one, other in zip(expected, found, strict=True):
+        assert np.allclose((one.score, *one.query_scores), (other.score, *other.query_scores), rtol=0, atol=1e-5)
+
+
+def new_engine() -> Engine:
+    """An engine without stored queries."""
+    return Engine(PRODUCT)
 
 
 @settings(max_examples=300, deadline=None)
-@given(operations, st.lists(assets, min_size=1, max_size=4), st.none() | thresholds)
+@given(operations, st.lists(assets, min_size=1, max_size=4), thresholds, st.integers(1, 12))
 def test_the_engine_equals_the_definition(
-    changes: list[StoredQuery | str], given_assets: list[Asset], min_score: float | None
+    changes: list[StoredQuery | str], given_assets: list[Asset], min_score: float, limit: int
 ) -> None:
     """After any puts, replacements and removals, the engine finds what the definition says, with its scores."""
-    engine, stored = Engine(), dict[str, StoredQuery]()
+    engine, stored = new_engine(), dict[str, StoredQuery]()
     for change in changes:
         if isinstance(change, str):
             engine.remove(change)
             stored.pop(change, None)
         else:
-            engine.put(change)
+            engine.put([change])
             stored[change.percolator_id] = change
         assert len(stored) == len(engine)
-    for asset in given_assets:
-        found = {each.percolator_id: each for each in engine.match(asset, min_score, 1000)}
-        expected = oracle(stored, asset)
-        for percolator_id, (score, own) in expected.items():
-            threshold = max(own, min_score or 0.0)
-            # At the very threshold, float32 products may fall to either side.
-            if abs(score - threshold) > TOLERANCE:
-                assert (score > threshold) == (percolator_id in found), (percolator_id, score, threshold)
-            if percolator_id in found:
-                match = found[percolator_id]
-                assert abs(score - match.score) <= TOLERANCE
-                scores = [query_score(query, asset) for query in stored[percolator_id].queries]
-                assert np.allclose(scores, match.query_scores, atol=TOLERANCE)
-        assert set(found) <= set(expected)
+    probes = [Probe(each, min_score, limit) for each in given_assets]
+    for probe, matched in zip(probes, engine.match(probes), strict=True):
+        assert_same(oracle(stored, probe), matched.found)
+        assert len(stored) == matched.stats.stored
+
+
+class Draw:
+    """Stored queries and assets of an application with many of them, from one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.dim = int(self.random.choice([8, 64, 512]))
+        # Directions that stored queries and assets share, so that scores are spread over 0..1.
+        self.directions = self.random.normal(size=(6, self.dim))
+
+    def vector(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """A unit vector near one of the directions."""
+        noise = self.random.normal(size=self.dim) * self.random.choice([0.0, 0.3, 1.0, 3.0])
+        return unit((self.directions[self.random.integers(6)] + noise).tolist())
+
+    def condition(self) -> Condition:
+        """A filter such as applications have: one of a few shapes, with values of its own."""
+        price, word = float(self.random.integers(0, 40)) / 4, f"w{self.random.integers(0, 12)}"
+        either = [leaf("word", "EQ", word), leaf("price", "LT", price)]
+        return (
+            MATCH_ALL,
+            leaf("price", str(self.random.choice(["GT", "GTE", "LT", "LTE", "EQ", "NE"])), price),
+            leaf("word", str(self.random.choice(["EQ", "NE", "GT", "LTE"])), word),
+            leaf("word", str(self.random.choice(["IN", "NIN"])), [word, "w1", "w2"]),
+            leaf("text", "TEXT", f"{word} w3"),
+            leaf("word", "REGEX", f"{word}$"),
+            AllOf(tuple(either)),
+            AnyOf(tuple(either)),
+            NoneOf(tuple(either)),
+            leaf("flag", "EQ", bool(self.random.integers(2))),
+            leaf("price", "EXISTS", bool(self.random.integers(2))),
+        )[self.random.integers(11)]
+
+    def query(self) -> Query:
+        """A query of any kind."""
+        condition = self.condition() if self.random.random() < 0.2 else None
+        if self.random.random() < 0.25:
+            terms = set(self.random.integers(0, 40, self.random.integers(0, 4)).tolist())
+            return Query(SPARSE[0], sparse={each: 1 / len(terms) for each in terms}, condition=condition)
+        return Query(DENSE[self.random.integers(2)], dense=self.vector(), condition=condition)
+
+    def stored_query(self, number: int) -> StoredQuery:
+        """A stored query."""
+        return StoredQuery(
+            percolator_id=f"p{number:05}",
+            collection_ids=frozenset(self.random.choice(COLLECTIONS, self.random.integers(1, 3)).tolist()),
+            queries=tuple(self.query() for _ in range(self.random.choice([1, 1, 1, 2, 5]))),
+            min_score=float(self.random.choice([0.0, 0.3, 0.5, 0.8, 1.0, np.round(self.random.random(), 6)])),
+            condition=self.condition(),
+            enabled=bool(self.random.random() < 0.95),
+            partition=number % 10,
+        )
+
+    def probe(self) -> Probe:
+        """An asset."""
+        values = {
+            "price": float(self.random.integers(0, 40)) / 4,
+            "word": f"w{self.random.integers(0, 12)}",
+            "text": " ".join(f"w{each}" for each in self.random.integers(0, 12, 6)),
+            "flag": bool(self.random.integers(2)),
+        }
+        kept = {key: value for key, value in values.items() if self.random.random() < 0.8}
+        collection = str(self.random.choice(COLLECTIONS))
+        terms = self.random.integers(0, 40, 8).tolist()
+        asset = Asset(
+            collection,
+            {"collection_id": collection, "metadata": kept},
+            {space: [self.vector() for _ in range(self.random.integers(1, 3))] for space in DENSE[:2]},
+            {SPARSE[0]: [{each: float(self.random.random()) for each in terms}]},
+        )
+        return Probe(asset, float(self.random.choice([0.0, 0.0, 0.6])), int(self.random.choice([1, 10, 100])))
+
+
+# An asset against the stored queries of one example, over one number of shards, is a case.
+CASES = 10_000
+SHARDS = (1, 2, 5)
+cases_seen = 0
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 8, 33, 64]))
+def test_shards_together_equal_the_definition(seed: int, batch: int) -> None:
+    """However many shards the stored queries are spread over, what they find together is what the definition says."""
+    global cases_seen
+    draw = Draw(seed)
+    stored = {each.percolator_id: each for each in map(draw.stored_query, range(int(draw.random.integers(1, 120))))}
+    probes = [draw.probe() for _ in range(batch)]
+    expected = [oracle(stored, probe) for probe in probes]
+    for shards in SHARDS:
+        engines = [new_engine() for _ in range(shards)]
+        for number, engine in enumerate(engines):
+            engine.put(each for each in stored.values() if each.partition % shards == number)
+        found = [engine.match(probes) for engine in engines]
+        for position, probe in enumerate(probes):
+            together = [match for each in found for match in each[position].found]
+            together.sort(key=lambda each: (-each.score, each.percolator_id))
+            assert_same(expected[position], together[: probe.limit])
+            assert len(stored) == sum(each[position].stats.stored for each in found)
+            cases_seen += 1
+
+
+def test_the_definition_was_held_often_enough() -> None:
+    """The examples above came to at least ten thousand cases."""
+    assert cases_seen >= CASES, cases_seen
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_thresholds_at_the_score_itself_are_met(seed: int) -> None:
+    """Among thousands of stored queries, one whose threshold is its score is found, one a millionth above it is not."""
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(3000, 96)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    probe = unit((vectors[7] + 0.1 * random.normal(size=96)).tolist())
+    scores = np.round(np.clip(vectors.astype(np.float64) @ probe.astype(np.float64), 0, 1), DECIMALS)
+    engine = new_engine()
+    above = random.random(3000) < 0.5
+    floors = np.where(above, np.round(scores + 1e-6, DECIMALS), scores)
+    engine.put(
+        StoredQuery(f"p{n:04}", frozenset({"c1"}), (Query(DENSE[0], dense=vectors[n]),), float(floors[n]), MATCH_ALL)
+        for n in range(3000)
+    )
+    (matched,) = engine.match([Probe(Asset("c1", {"metadata": {}}, {DENSE[0]: [probe]}, {}), 0.0, 3000)])
+    assert {f"p{n:04}" for n in np.flatnonzero(~above)} == {each.percolator_id for each in matched.found}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_what_was_removed_leaves_no_trace(seed: int) -> None:
+    """After thousands of random puts, replacements and removals, the engine is as if only what is left had been put."""
+    draw = Draw(seed)
+    engine, stored = new_engine(), dict[str, StoredQuery]()
+    for _ in range(150):
+        number = int(draw.random.integers(60))
+        if draw.random.random() < 0.3:
+            engine.remove(f"p{number:05}")
+            stored.pop(f"p{number:05}", None)
+        else:
+            query = draw.stored_query(number)
+            engine.put([query])
+            stored[query.percolator_id] = query
+    engine.remove_partition(3)
+    stored = {key: each for key, each in stored.items() if each.partition != 3}
+    probes = [draw.probe() for _ in range(9)]
+    for probe, matched in zip(probes, engine.match(probes), strict=True):
+        assert_same(oracle(stored, probe), matched.found)
+    some = [0, 4, 8]
+    for probe, matched in zip(probes, engine.match(probes, partitions=some), strict=True):
+        assert_same(oracle({key: each for key, each in stored.items() if each.partition in some}, probe), matched.found)
+    assert len(stored) == len(engine)
 
 
 @settings(max_examples=50, deadline=None)
 @given(operations, assets, st.integers(1, 4))
 def test_the_best_come_first(changes: list[StoredQuery | str], asset: Asset, limit: int) -> None:
     """Matches are in order of score, then id, and the limit keeps the best."""
-    engine = Engine()
+    engine = new_engine()
     for change in changes:
         if not isinstance(change, str):
-            engine.put(change)
-    every = engine.match(asset, None, 1000)
+            engine.put([change])
+    every = found_by(engine, asset, limit=1000)
     assert sorted(every, key=lambda each: (-each.score, each.percolator_id)) == every
-    assert every[:limit] == engine.match(asset, None, limit)
+    assert every[:limit] == found_by(engine, asset, limit=limit)
+
+
+def found_by(engine: Engine, asset: Asset, min_score: float = 0.0, limit: int = 9) -> list[Found]:
+    """What one asset matches."""
+    return list(engine.match([Probe(asset, min_score, limit)])[0].found)
 
 
 def stored(percolator_id: str, min_score: float, *parts: Query) -> StoredQuery:
@@ -166,51 +331,88 @@ def asset_with(*dense: Sequence[float], **metadata: object) -> Asset:
 def test_a_threshold_of_one_is_met_by_the_same_vector(seed: int) -> None:
     """An equal vector scores 1, whatever float32 makes of its length, and thresholds are inclusive."""
     vector = np.random.default_rng(seed).normal(size=512).tolist()
-    engine = Engine()
-    engine.put(stored("same", 1.0, Query(DENSE[0], dense=unit(vector))))
-    assert [("same", 1.0)] == [(each.percolator_id, each.score) for each in engine.match(asset_with(vector), None, 9)]
-    assert 1 == len(engine.match(asset_with(vector), 1.0, 9))
+    engine = new_engine()
+    engine.put([stored("same", 1.0, Query(DENSE[0], dense=unit(vector)))])
+    assert [("same", 1.0)] == [(each.percolator_id, each.score) for each in found_by(engine, asset_with(vector))]
+    assert 1 == len(found_by(engine, asset_with(vector), 1.0))
 
 
 def test_the_mean_counts_queries_whose_index_the_asset_lacks() -> None:
     """A query without a vector to compare with counts 0, so that two queries of which one is met score a half."""
-    engine = Engine()
+    engine = new_engine()
     met, lacking = Query(DENSE[0], dense=unit([1, 0, 0, 0])), Query(SPARSE[0], sparse={1: 1.0})
-    engine.put(stored("half", 0.5, met, lacking))
-    engine.put(stored("more", 0.51, met, lacking))
-    found = engine.match(asset_with([1, 0, 0, 0]), None, 9)
+    engine.put([stored("half", 0.5, met, lacking)])
+    engine.put([stored("more", 0.51, met, lacking)])
+    found = found_by(engine, asset_with([1, 0, 0, 0]))
     assert [("half", 0.5, (1.0, 0.0))] == [(each.percolator_id, each.score, each.query_scores) for each in found]
 
 
 def test_opposite_vectors_score_zero() -> None:
     """A negative cosine is clipped, so that it can't drag the mean of other queries down."""
-    engine = Engine()
-    engine.put(
-        stored("both", 0.5, Query(DENSE[0], dense=unit([1, 0, 0, 0])), Query(DENSE[0], dense=unit([-1, 0, 0, 0])))
-    )
-    assert [(1.0, 0.0)] == [each.query_scores for each in engine.match(asset_with([1, 0, 0, 0]), None, 9)]
+    engine = new_engine()
+    both = (Query(DENSE[0], dense=unit([1, 0, 0, 0])), Query(DENSE[0], dense=unit([-1, 0, 0, 0])))
+    engine.put([stored("both", 0.5, *both)])
+    assert [(1.0, 0.0)] == [each.query_scores for each in found_by(engine, asset_with([1, 0, 0, 0]))]
 
 
 def test_vectors_of_another_model_version_are_not_compared() -> None:
     """The same index with another version of the model is another space."""
-    engine = Engine()
-    engine.put(stored("old", 0.1, Query((1, "v0"), dense=unit([1, 0, 0, 0]))))
-    assert [] == engine.match(asset_with([1, 0, 0, 0]), None, 9)
+    engine = new_engine()
+    engine.put([stored("old", 0.1, Query((1, "v0"), dense=unit([1, 0, 0, 0])))])
+    assert [] == found_by(engine, asset_with([1, 0, 0, 0]))
 
 
 def test_many_stored_queries_grow_and_shrink_the_tables() -> None:
     """Rows that became free are used again, and no removed query leaves a trace in another's score."""
-    engine, generator = Engine(), np.random.default_rng(7)
+    engine, generator = new_engine(), np.random.default_rng(7)
     kept = {}
     for number in range(700):
         vector = unit(generator.normal(size=DIM).tolist())
-        engine.put(stored(f"q{number}", 0.9, Query(DENSE[0], dense=vector), Query(DENSE[0], dense=vector)))
+        engine.put([stored(f"q{number}", 0.9, Query(DENSE[0], dense=vector), Query(DENSE[0], dense=vector))])
         kept[f"q{number}"] = vector
         if number % 3 == 0:
             engine.remove(f"q{number // 2}")
             kept.pop(f"q{number // 2}", None)
     probe = unit(generator.normal(size=DIM).tolist())
     expected = {name for name, vector in kept.items() if float(vector @ probe) >= 0.9}
-    assert expected == {each.percolator_id for each in engine.match(asset_with(probe.tolist()), None, 1000)}
+    assert expected == {each.percolator_id for each in found_by(engine, asset_with(probe.tolist()), limit=1000)}
     assert len(kept) == len(engine)
     assert expected
+
+
+def test_a_stored_query_ends_when_it_expires() -> None:
+    """What has expired is matched no more, and named to be removed."""
+    engine, now_ns = new_engine(), 10**18
+    one = stored("soon", 0.5, Query(DENSE[0], dense=unit([1, 0, 0, 0])))
+    engine.put([replace(one, expires_ns=now_ns + 1), replace(one, percolator_id="never")])
+    probes = [Probe(asset_with([1, 0, 0, 0]))]
+    names = [[each.percolator_id for each in engine.match(probes, now_ns=at)[0].found] for at in (now_ns, now_ns + 1)]
+    assert [["never", "soon"], ["never"]] == names
+    assert [[], ["soon"]] == [engine.expired(at) for at in (now_ns, now_ns + 1)]
+
+
+def test_keys_come_oldest_first() -> None:
+    """A listing is in the order of creation, and knows how many there are; stale ones have another model's vector."""
+    engine = new_engine()
+    one = stored("x", 0.5, Query(DENSE[1], dense=unit([1, 0, 0, 0])))
+    other = stored("y", 0.5, Query(DENSE[2], dense=unit([1, 0, 0, 0])))
+    engine.put(replace(one, percolator_id=f"p{n}", created_ns=100 - n, partition=n % 2) for n in range(5))
+    engine.put([replace(other, percolator_id="new", created_ns=1)])
+    assert ([(1, "new"), (96, "p4"), (97, "p3")], 6) == engine.keys(3)
+    assert ([(97, "p3"), (99, "p1")], 2) == engine.keys(9, partitions=[1])
+    assert ([(1, "new")], 1) == engine.keys(9, stale=DENSE[1])
+    assert 5 == engine.keys(0, stale=DENSE[2])[1]
+
+
+def test_vectors_beyond_memory_are_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are the same when the exact vectors have moved to a file, which has no name and goes with the engine."""
+    monkeypatch.setattr(exact_rows, "MEMORY_BYTES_MAX", 4096)
+    engine, random = Engine(PRODUCT, tmp_path), np.random.default_rng(3)
+    vectors = [unit(random.normal(size=32).tolist()) for _ in range(500)]
+    for start in range(0, 500, 50):
+        engine.put(stored(f"p{n:03}", 0.2, Query(DENSE[0], dense=vectors[n])) for n in range(start, start + 50))
+    probe = Probe(asset_with(vectors[9].tolist()), 0.0, 500)
+    known = {f"p{n:03}": stored(f"p{n:03}", 0.2, Query(DENSE[0], dense=vectors[n])) for n in range(500)}
+    assert_same(oracle(known, probe), engine.match([probe])[0].found)
+    assert [] == list(tmp_path.iterdir())
+    engine.close()

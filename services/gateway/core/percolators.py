@@ -168,7 +168,10 @@ class Percolators:
             min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
             name=request.name,
             created_at=now(),
+            enabled=request.enabled if request.HasField("enabled") else True,
         )
+        if request.HasField("expires_at"):
+            stored.expires_at.CopyFrom(request.expires_at)
         if request.HasField("filters"):
             stored.filters.CopyFrom(request.filters)
         return engine_pb2.StoredQueryRecord(

@@ -49,6 +49,17 @@ class Entry:
 
 async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0) -> AsyncIterator[Entry | None]:
     """Every message of these subjects behind a sequence, and those to come; None whenever there is no more yet."""
+    async for entries in follow_batches(bus, stream, subjects, after):
+        for entry in entries:
+            yield entry
+        if not entries or not entries[-1].pending:
+            yield None
+
+
+async def follow_batches(
+    bus: Bus, stream: str, subjects: Sequence[str], after: int = 0
+) -> AsyncIterator[Sequence[Entry]]:
+    """Like `follow`, as many messages at a time as are there; empty once when there is nothing to begin with."""
     consumer: _Consumer | None = None
     try:
         while True:
@@ -56,14 +67,10 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
                 if consumer is None:
                     consumer = await _Consumer.make(bus, stream, subjects, after)
                     if not consumer.pending:
-                        yield None
-                async for message in consumer.pull.take(_BATCH):
-                    entry = _entry(message)
-                    if entry.sequence > after:
-                        after = entry.sequence
-                        yield entry
-                        if not entry.pending:
-                            yield None
+                        yield ()
+                async for entries in _arriving(consumer.pull, after):
+                    after = entries[-1].sequence
+                    yield entries
             except (nats.errors.Error, JetStreamError, OSError) as error:
                 log.debug("following again", stream=stream, error=str(error) or type(error).__name__)
                 await asyncio.sleep(_AGAIN_S)
@@ -73,6 +80,20 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
     finally:
         if consumer:
             await consumer.forget()
+
+
+async def _arriving(pull: Pull, after: int) -> AsyncIterator[Sequence[Entry]]:
+    """What one request brings, each time as much as has arrived, but nothing up to a sequence."""
+    entries: list[Entry] = []
+    async for message in pull.take(_BATCH):
+        entry = _entry(message)
+        if entry.sequence > after:
+            entries.append(entry)
+        if entries and pull.is_idle:
+            yield entries
+            entries = []
+    if entries:
+        yield entries
 
 
 async def scan(
@@ -97,6 +118,13 @@ async def scan(
                 raise nats.errors.TimeoutError
     finally:
         await consumer.forget()
+
+
+async def count(bus: Bus, stream: str, subject: str) -> int:
+    """How many messages of a subject there are now, removals among them."""
+    consumer = await _Consumer.make(bus, stream, [subject], 0, headers_only=True)
+    await consumer.forget()
+    return consumer.pending
 
 
 @dataclass(frozen=True, slots=True)

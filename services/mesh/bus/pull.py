@@ -47,6 +47,11 @@ class Pull:
         subscription = await bus.client.subscribe(f"{inbox}.*", cb=arrived.put)
         return cls(bus, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", inbox, arrived, subscription)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing that has arrived is waiting to be taken."""
+        return self._arrived.empty()
+
     async def take(self, count: int) -> AsyncIterator[Msg]:
         """Ask for messages and yield them as they arrive: at most `count`, fewer when no more come in some time.
 

@@ -75,6 +75,8 @@ COLLECTIONS = "lensmesh_collections"
 KEYS = "lensmesh_keys"
 STORED_QUERIES = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
+# The percolators that are there, and what each has loaded.
+PERCOLATORS = "lensmesh_percolators"
 # The logos that namespaces upload, with their marks.
 LOGOS = "lensmesh_logos"
 # Blobs that fit into one message; larger ones are in the object store.
@@ -91,11 +93,11 @@ IDEMPOTENCY = "lensmesh_idempotency"
 USAGE = "lensmesh_usage"
 BUCKETS = (
     *(TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS),
-    *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE),
+    *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE, PERCOLATORS),
 )
 _DAY_S = 86_400.0
 # Seconds after which a bucket forgets what was written; the others never do.
-_FORGOTTEN_AFTER_S = {IDEMPOTENCY: _DAY_S, USAGE: 90 * _DAY_S}
+_FORGOTTEN_AFTER_S = {IDEMPOTENCY: _DAY_S, USAGE: 90 * _DAY_S, PERCOLATORS: 60.0}
 
 BLOBS = "lensmesh_blobs"
 

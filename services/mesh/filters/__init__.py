@@ -15,7 +15,7 @@ from services.mesh.filters.condition import (
     Operator,
     Scalar,
 )
-from services.mesh.filters.evaluate import matches
+from services.mesh.filters.evaluate import matches, value_at, words
 from services.mesh.filters.milvus import Compiled, compile
 from services.mesh.filters.read import FilterLimits, from_proto
 
@@ -35,4 +35,6 @@ __all__ = [
     "compile",
     "from_proto",
     "matches",
+    "value_at",
+    "words",
 ]

@@ -52,7 +52,7 @@ def words(text: str) -> frozenset[str]:
 
 
 def _leaf(leaf: Leaf, document: Mapping[str, object]) -> bool:
-    found = _value_at(leaf.path, document)
+    found = value_at(leaf.path, document)
     match leaf.operator:
         case Operator.IS_NULL:
             return (found is None or found is _MISSING) is leaf.value
@@ -71,7 +71,8 @@ def _leaf(leaf: Leaf, document: Mapping[str, object]) -> bool:
             return _in_order(leaf, found)
 
 
-def _value_at(path: tuple[str, ...], document: Mapping[str, object]) -> object:
+def value_at(path: tuple[str, ...], document: Mapping[str, object]) -> object:
+    """What a document has under a path; something that is no JSON value where it has nothing."""
     value: object = document
     for name in path:
         if not isinstance(value, Mapping):

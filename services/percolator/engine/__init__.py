@@ -1,0 +1,36 @@
+"""Exact matching of new vectors against stored queries. Knows neither protobuf nor NATS.
+
+`core` puts it together: `first_pass` rules out, `exact_rows` and `postings` score, `scopes` and `conditions` filter.
+"""
+
+from services.percolator.engine.core import Engine
+from services.percolator.engine.first_pass import IntegerProduct
+from services.percolator.engine.types import (
+    NEVER_NS,
+    Asset,
+    Dense,
+    Found,
+    Matched,
+    Probe,
+    Query,
+    Space,
+    Sparse,
+    Stats,
+    StoredQuery,
+)
+
+__all__ = [
+    "NEVER_NS",
+    "Asset",
+    "Dense",
+    "Engine",
+    "Found",
+    "IntegerProduct",
+    "Matched",
+    "Probe",
+    "Query",
+    "Space",
+    "Sparse",
+    "Stats",
+    "StoredQuery",
+]

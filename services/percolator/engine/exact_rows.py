@@ -1,0 +1,79 @@
+"""The vectors themselves, float32: in memory while they are few, in a file that the kernel pages in where they are not.
+
+They are read for the few rows that the first pass leaves; the file is rebuilt at every start and has no name.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.percolator.engine.types import Dense
+
+# Bytes that one space may hold in memory; beyond, they go to a file.
+MEMORY_BYTES_MAX = 16 * 1024 * 1024
+_FIRST_ROWS = 64
+_CHUNK_ROWS = 4096
+
+
+class ExactRows:
+    """Rows of unit vectors, float32[rows, D]."""
+
+    def __init__(self, dim: int, directory: Path | None) -> None:
+        """`directory` is where the file goes; None: the system's directory for temporary files."""
+        self._dim = dim
+        self._directory = directory
+        self._values: Dense = np.zeros((_FIRST_ROWS, dim), np.float32)
+        self._file: int | None = None
+
+    def put(self, rows: NDArray[np.int64], vectors: Dense) -> None:
+        """Set rows."""
+        needed = int(rows.max()) + 1
+        if needed > len(self._values):
+            self._grow(max(needed, len(self._values) + len(self._values) // 2))
+        self._values[rows] = vectors
+
+    def products(self, rows: NDArray[np.int64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The largest product of each row with any of the vectors, in double precision.
+
+        Args:
+            vectors: float64[V, D].
+
+        Returns:
+            float64[len(rows)].
+        """
+        best = np.empty(len(rows))
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = self._values[rows[start : start + _CHUNK_ROWS]].astype(np.float64)
+            best[start : start + len(chunk)] = (chunk @ vectors.T).max(axis=1)
+        return best
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._values = np.zeros((0, self._dim), np.float32)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _grow(self, rows: int) -> None:
+        size = rows * self._dim * 4
+        if size <= MEMORY_BYTES_MAX:
+            wider = np.zeros((rows, self._dim), np.float32)
+            wider[: len(self._values)] = self._values
+            self._values = wider
+            return
+        old = self._values if self._file is None else None
+        if self._file is None:
+            # Without a name in the directory, it is gone with the process, however that ends.
+            self._file, name = tempfile.mkstemp(prefix="lensmesh-vectors-", dir=self._directory)
+            os.unlink(name)
+        os.ftruncate(self._file, size)
+        with os.fdopen(os.dup(self._file), "r+b") as file:
+            mapped = np.memmap(file, np.float32, "r+", shape=(rows, self._dim))
+        if old is not None:
+            mapped[: len(old)] = old
+        self._values = mapped

@@ -1,0 +1,170 @@
+"""The first pass over dense vectors: 8-bit products that rule out what can't reach its threshold, and nothing else.
+
+A row x is kept as x' = s b with b in -127..127, an asset q as q' = t c with c in -63..63. By Cauchy and Schwarz
+q x <= q' x' + |q'| |x - x'| + |q - q'| |x|, whose last two terms are known; so a row whose integer product b c lies
+below a bound of its own can't reach its threshold. The products are ONNX Runtime's MatMulInteger, which has kernels for
+AVX2, AVX-512 VNNI, AMX and Arm. Assets have 7 bits because AVX2's product of 8 by 8 bits saturates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from services.percolator.engine.types import Dense
+
+# Rows of a full block, whose products with a batch stay in the cache.
+BLOCK_ROWS = 4_096
+_FIRST_ROWS = 256
+# Fewer vectors are multiplied one by one: the product of a single one reads a block as it is, any other packs it first.
+_TOGETHER_MIN = 8
+_ROW_CODE_MAX, _ASSET_CODE_MAX, _ASSET_ZERO = 127, 63, 64
+# A bound of |q'|; an asset whose error is larger than its excess over 1 is not coded.
+_ASSET_NORM_MAX = 1.25
+# The threshold of a row that nothing reaches.
+_NEVER = np.float32(2**30)
+# Scores are rounded at their sixth decimal, so one that is half of that below its threshold still reaches it.
+_SLACK = 1e-6
+
+
+class IntegerProduct:
+    """Products of unsigned with signed 8-bit matrices, in the calling thread."""
+
+    def __init__(self) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(_matmul_integer(), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, left: NDArray[np.uint8], right: NDArray[np.int8]) -> NDArray[np.int32]:
+        """left [B, D] times right [D, N]: int32[B, N]."""
+        if 1 < len(left) < _TOGETHER_MIN:
+            return np.concatenate([self._run(each[None], right) for each in left])
+        return self._run(left, right)
+
+    def _run(self, left: NDArray[np.uint8], right: NDArray[np.int8]) -> NDArray[np.int32]:
+        product: NDArray[np.int32] = self._session.run(None, {"A": left, "B": right})[0]
+        return product
+
+
+def _matmul_integer() -> bytes:
+    """An ONNX model of one MatMulInteger, as its protobuf: no field of it has more than 127 bytes."""
+
+    def number(field: int, value: int) -> bytes:
+        return bytes([field << 3, value])
+
+    def part(field: int, content: bytes) -> bytes:
+        return bytes([field << 3 | 2, len(content)]) + content
+
+    def tensor(name: bytes, kind: int) -> bytes:
+        shape = part(2, part(1, b"") + part(1, b""))
+        return part(1, name) + part(2, part(1, number(1, kind) + shape))
+
+    node = part(1, b"A") + part(1, b"B") + part(2, b"Y") + part(4, b"MatMulInteger")
+    graph = part(1, node) + part(2, b"product") + part(11, tensor(b"A", 2)) + part(11, tensor(b"B", 3))
+    return number(1, 9) + part(8, number(2, 13)) + part(7, graph + part(12, tensor(b"Y", 6)))
+
+
+class CodedRows:
+    """The rows of one space, coded; a row is given its threshold with its vector."""
+
+    def __init__(self, dim: int, product: IntegerProduct) -> None:
+        self._dim = dim
+        self._product = product
+        self._blocks = [np.zeros((dim, _FIRST_ROWS), np.int8)]
+        # By row: its threshold, 1 / s, what its error takes from a bound, and what the asset's zero adds to it.
+        self._threshold = np.full(_FIRST_ROWS, _NEVER, np.float32)
+        self._steps = np.zeros(_FIRST_ROWS, np.float32)
+        self._lift = np.zeros(_FIRST_ROWS, np.float32)
+        self._shift = np.zeros(_FIRST_ROWS, np.float32)
+        self._norm_max = 1.0
+        # What rounding in float32 may add to a bound, in units of the product.
+        self._margin = 4 + dim / 32
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory."""
+        columns = self._threshold.nbytes + self._steps.nbytes + self._lift.nbytes + self._shift.nbytes
+        return sum(each.nbytes for each in self._blocks) + columns
+
+    def put(self, rows: NDArray[np.int64], vectors: Dense, thresholds: NDArray[np.float64]) -> None:
+        """Set rows: vectors float32[N, D], thresholds float64[N] in 0..1."""
+        self._grow(int(rows.max()) + 1)
+        scales = np.abs(vectors).max(axis=1).astype(np.float64) / _ROW_CODE_MAX
+        scales[scales == 0] = 1.0
+        codes = np.rint(vectors / scales[:, None]).astype(np.int8)
+        errors = np.linalg.norm(vectors - codes * scales[:, None], axis=1)
+        self._norm_max = max(self._norm_max, float(np.linalg.norm(vectors.astype(np.float64), axis=1).max()))
+        self._threshold[rows], self._steps[rows] = thresholds, 1 / scales
+        self._lift[rows] = (_SLACK + _ASSET_NORM_MAX * errors) / scales
+        self._shift[rows] = _ASSET_ZERO * codes.sum(axis=1, dtype=np.int64) - self._margin
+        for number in np.unique(rows // BLOCK_ROWS):
+            here = rows // BLOCK_ROWS == number
+            columns = rows[here] - number * BLOCK_ROWS
+            first, count = int(columns[0]), len(columns)
+            if int(columns[-1]) == first + count - 1 and np.all(np.diff(columns) == 1):
+                self._blocks[number][:, first : first + count] = codes[here].T
+            else:
+                self._blocks[number][:, columns] = codes[here].T
+
+    def clear(self, rows: NDArray[np.int64]) -> None:
+        """Make rows that nothing reaches."""
+        self._threshold[rows], self._steps[rows], self._lift[rows] = _NEVER, 1, 0
+
+    def scan(
+        self, vectors: Dense, min_score: float, used: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs of a vector and a row that may reach its threshold: indices into `vectors`, and rows.
+
+        Args:
+            vectors: of unit length, float32[B, D]; each must be `codable`.
+            min_score: no score below is wanted, whatever the thresholds are.
+            used: rows from here on are not looked at.
+        """
+        scale = float(np.abs(vectors).max()) / _ASSET_CODE_MAX
+        codes = np.rint(vectors / scale)
+        error = np.float32(np.linalg.norm(vectors - codes * scale, axis=1).max() * self._norm_max * (1 + 1e-5))
+        left = (codes + _ASSET_ZERO).astype(np.uint8)
+        for number, block in enumerate(self._blocks):
+            start = number * BLOCK_ROWS
+            end = min(start + block.shape[1], used)
+            if start >= end:
+                return
+            bounds = np.maximum(self._threshold[start:end], np.float32(min_score)) - error
+            bounds *= self._steps[start:end]
+            bounds -= self._lift[start:end]
+            bounds *= np.float32(1 / scale)
+            bounds += self._shift[start:end]
+            lowest = np.clip(bounds, -(2.0**30), 2.0**30).astype(np.int32)
+            places = np.flatnonzero(self._product(left, block)[:, : end - start] >= lowest)
+            if len(places):
+                which, rows = np.divmod(places, end - start)
+                yield which, rows + start
+
+    def _grow(self, rows: int) -> None:
+        while len(self._threshold) < rows:
+            last = self._blocks[-1]
+            if last.shape[1] < BLOCK_ROWS:
+                wider = np.zeros((self._dim, last.shape[1] * 4), np.int8)
+                wider[:, : last.shape[1]] = last
+                self._blocks[-1] = wider
+                more = wider.shape[1] - last.shape[1]
+            else:
+                self._blocks.append(np.zeros((self._dim, BLOCK_ROWS), np.int8))
+                more = BLOCK_ROWS
+            self._threshold = np.concatenate([self._threshold, np.full(more, _NEVER, np.float32)])
+            self._steps = np.concatenate([self._steps, np.ones(more, np.float32)])
+            self._lift = np.concatenate([self._lift, np.zeros(more, np.float32)])
+            self._shift = np.concatenate([self._shift, np.zeros(more, np.float32)])
+
+
+def codable(vectors: Dense) -> bool:
+    """Whether these vectors, float32[B, D], can be coded together with an error that the bound allows."""
+    scale = float(np.abs(vectors).max(initial=0.0)) / _ASSET_CODE_MAX
+    if scale == 0:
+        return False
+    error = np.linalg.norm(vectors - np.rint(vectors / scale) * scale, axis=1).max()
+    return bool(error < _ASSET_NORM_MAX - 1)

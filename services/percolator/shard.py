@@ -1,0 +1,276 @@
+"""The stored queries that this replica has in memory: loaded from the bucket by partition, and kept up to date.
+
+One thread alone touches the engines; changes and matching go through it in turn, each in batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from lensmesh.v1 import engine_pb2
+
+from services.mesh.bus.follow import Entry, follow_batches
+from services.mesh.bus.topology import Bus
+from services.mesh.errors import LensmeshError, Unavailable
+from services.mesh.tenancy import Tenant
+from services.percolator.engine import Engine, IntegerProduct, Matched, Probe, Space, StoredQuery
+from services.percolator.partitions import PARTITIONS, partition_of
+from services.percolator.records import STREAM, Records, key_of, subjects_of, to_domain
+
+log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
+# Records of matched queries that are kept at hand.
+_RECORDS_KEPT_MAX = 10_000
+# How long a writer waits to see its own write matched.
+_SEEN_S_MAX = 5.0
+# Progress of loading is logged after so many.
+_SAY_EVERY = 200_000
+
+
+class Shard:
+    """The engines of all namespaces, of the partitions that were loaded."""
+
+    def __init__(self, bus: Bus, records: Records, directory: Path | None) -> None:
+        self._bus = bus
+        self._records = records
+        self._directory = directory
+        self._product = IntegerProduct()
+        self._engines: dict[str, Engine] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # Who follows each partition, and up to which revision its changes are being matched.
+        self._followers: dict[int, _Follower] = {}
+        self._loaded: set[int] = set()
+        self._kept: dict[str, engine_pb2.StoredQueryRecord] = {}
+        # Batches of changes that were applied.
+        self._changes = 0
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions that are loaded: all of their stored queries are matched."""
+        return frozenset(self._loaded)
+
+    async def load(self, partitions: Iterable[int]) -> None:
+        """Load partitions, and go on following them; returns when they are loaded."""
+        wanted = frozenset(partitions) - self._followers.keys()
+        if not wanted:
+            return
+        follower = _Follower(self._bus, wanted, self._apply)
+        self._followers |= dict.fromkeys(wanted, follower)
+        await follower.start()
+        kept = {each for each in wanted if self._followers.get(each) is follower}
+        self._loaded |= kept
+        log.info("stored queries loaded", partitions=len(kept), count=await self.count())
+
+    async def drop(self, partitions: Iterable[int]) -> None:
+        """Forget partitions."""
+        for partition in frozenset(partitions) & self._followers.keys():
+            follower = self._followers.pop(partition)
+            self._loaded.discard(partition)
+            if follower not in self._followers.values():
+                await follower.stop()
+            await self._run(partial(self._forget, partition))
+        self._kept.clear()
+
+    async def close(self) -> None:
+        """Follow no more."""
+        for follower in set(self._followers.values()):
+            await follower.stop()
+        await self._run(self._close)
+        self._thread.shutdown()
+
+    async def ping(self) -> None:
+        """Raise unless every partition that was asked for is loaded and followed."""
+        if any(not follower.is_running for follower in self._followers.values()):
+            raise Unavailable("the stored queries are not followed any more")
+        if missing := len(self._followers) - len(self._loaded):
+            raise Unavailable(f"{missing} of {PARTITIONS} partitions of stored queries are being loaded")
+
+    async def match(
+        self, tenant: Tenant, probes: Sequence[Probe], partitions: frozenset[int] | None = None
+    ) -> list[Matched]:
+        """Match assets against the loaded stored queries, or against those of some partitions.
+
+        Raises:
+            Unavailable: one of the partitions is not loaded.
+        """
+        asked = self._asked(partitions)
+        return await self._run(lambda: self._engine(tenant).match(probes, asked))
+
+    async def keys(
+        self,
+        tenant: Tenant,
+        limit: int,
+        partitions: frozenset[int] | None = None,
+        stale: Space | None = None,
+    ) -> tuple[list[tuple[int, str]], int]:
+        """As `Engine.keys`.
+
+        Raises:
+            Unavailable: one of the partitions is not loaded.
+        """
+        asked = self._asked(partitions)
+        return await self._run(lambda: self._engine(tenant).keys(limit, partitions=asked, stale=stale))
+
+    async def expired(self, now_ns: int) -> list[tuple[Tenant, str]]:
+        """The loaded stored queries that have expired."""
+        return await self._run(
+            lambda: [(Tenant(name), each) for name, engine in self._engines.items() for each in engine.expired(now_ns)]
+        )
+
+    async def count(self) -> int:
+        """How many stored queries are loaded."""
+        return await self._run(lambda: sum(len(each) for each in self._engines.values()))
+
+    async def seen(self, partition: int, revision: int) -> None:
+        """Wait until changes of a partition up to a revision are being matched.
+
+        Raises:
+            Unavailable: they are not within a few seconds, or the partition is not loaded here.
+        """
+        follower = self._followers.get(partition)
+        if follower is None:
+            raise Unavailable("the partition of this stored query is not loaded here; try again")
+        await follower.seen(revision)
+
+    async def record(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
+        """The record of a stored query of a loaded partition; those of what is matched often are at hand.
+
+        Raises:
+            NotFound: there is none in this namespace.
+        """
+        key = key_of(tenant, percolator_id)
+        known = self._kept.get(key)
+        if known is None:
+            changes = self._changes
+            known = await self._records.read(tenant, percolator_id)
+            # What changed meanwhile may be this one.
+            if changes == self._changes:
+                if len(self._kept) >= _RECORDS_KEPT_MAX:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = known
+        return known
+
+    def _asked(self, partitions: frozenset[int] | None) -> list[int] | None:
+        """The partitions that the engine has to tell apart; None: there is no need to."""
+        if partitions is None or partitions == self._followers.keys():
+            partitions, asked = frozenset(self._followers), None
+        else:
+            asked = sorted(partitions)
+        if missing := partitions - self._loaded:
+            raise Unavailable(f"{len(missing)} of {PARTITIONS} partitions of stored queries are not loaded here yet")
+        return asked
+
+    def _close(self) -> None:
+        for engine in self._engines.values():
+            engine.close()
+
+    def _forget(self, partition: int) -> None:
+        for engine in self._engines.values():
+            engine.remove_partition(partition)
+
+    def _engine(self, tenant: Tenant) -> Engine:
+        known = self._engines.get(tenant.namespace_id)
+        if known is None:
+            known = self._engines[tenant.namespace_id] = Engine(self._product, self._directory)
+        return known
+
+    async def _run(self, work: Callable[[], ResultT]) -> ResultT:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
+        """Bring changes into the engines: the last one of each key counts."""
+        latest = {entry.key: entry for entry in entries}
+        mine = [each for each in latest.values() if self._followers.get(_partition(each)) is follower]
+        await self._run(lambda: self._change(mine))
+        self._changes += 1
+        for entry in mine:
+            self._kept.pop(entry.key, None)
+
+    def _change(self, entries: Iterable[Entry]) -> None:
+        put: dict[str, list[StoredQuery]] = defaultdict(list)
+        for entry in entries:
+            namespace_id, _, percolator_id = entry.key.split(".")
+            try:
+                if entry.deleted:
+                    self._engine(Tenant(namespace_id)).remove(percolator_id)
+                else:
+                    put[namespace_id].append(to_domain(engine_pb2.StoredQueryRecord.FromString(entry.value)))
+            except (LensmeshError, ValueError) as error:
+                # One record that can't be read must not keep the others from being matched.
+                log.error("stored query left out", percolator_id=percolator_id, error=str(error))
+        for namespace_id, queries in put.items():
+            self._engine(Tenant(namespace_id)).put(queries)
+
+
+def _partition(entry: Entry) -> int:
+    return partition_of(entry.key.rpartition(".")[2])
+
+
+class _Follower:
+    """Follows the records of some partitions, and hands on what comes in batches, one after the other."""
+
+    def __init__(
+        self, bus: Bus, partitions: frozenset[int], apply: Callable[[_Follower, Sequence[Entry]], object]
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects_of(partitions)
+        self._apply = apply
+        self._revision = 0
+        self._moved = asyncio.Condition()
+        self._loaded = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    async def start(self) -> None:
+        """Start following; returns when what was there is applied."""
+        self._task = asyncio.create_task(self._follow())
+        loaded = asyncio.create_task(self._loaded.wait())
+        await asyncio.wait({self._task, loaded}, return_when=asyncio.FIRST_COMPLETED)
+        loaded.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def seen(self, revision: int) -> None:
+        try:
+            async with asyncio.timeout(_SEEN_S_MAX), self._moved:
+                await self._moved.wait_for(lambda: self._revision >= revision)
+        except TimeoutError:
+            raise Unavailable("the write is stored, but not yet visible; try again") from None
+
+    async def _follow(self) -> None:
+        applying: asyncio.Task[None] | None = None
+        count = 0
+        async for entries in follow_batches(self._bus, STREAM, self._subjects):
+            # One batch is applied while the next one comes in.
+            if applying:
+                await applying
+            applying = asyncio.create_task(self._applied(entries))
+            if not entries or not entries[-1].pending:
+                await applying
+                self._loaded.set()
+            count += len(entries)
+            if not self._loaded.is_set() and count % _SAY_EVERY < len(entries):
+                log.info("loading stored queries", loaded=count, left=entries[-1].pending)
+
+    async def _applied(self, entries: Sequence[Entry]) -> None:
+        if entries:
+            await self._apply(self, entries)  # type: ignore[misc]
+            async with self._moved:
+                self._revision = entries[-1].sequence
+                self._moved.notify_all()
