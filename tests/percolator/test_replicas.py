@@ -1,4 +1,4 @@
-"""Stored queries spread over several percolators: whoever is asked, and whoever comes, goes or dies, all are counted."""
+"""Stored queries over several percolators: whoever is asked, and whoever comes, goes or dies, all are counted."""
 
 from __future__ import annotations
 
