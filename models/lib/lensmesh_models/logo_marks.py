@@ -120,6 +120,12 @@ class Gallery:
         self.vectors = np.concatenate([np.empty((0, DIM), np.float32), *(mark.vectors for mark in marks)])
         self._firsts = np.cumsum([0, *(len(mark.vectors) for mark in marks[:-1])])  # rows, one a mark
 
+    @classmethod
+    def read(cls, arrays: Mapping[str, Any]) -> Gallery:
+        """The gallery that ships, of names [N], vectors [N,DIM], patches [N,SIDE,SIDE] and boxes [N,4]."""
+        rows = zip(arrays["names"], arrays["vectors"], arrays["patches"], arrays["boxes"].tolist(), strict=True)
+        return cls([Mark(str(name), vector[None], (patch,), (tuple(box),)) for name, vector, patch, box in rows])
+
     def nearest(self, regions: Sequence[Region]) -> list[list[Mark]]:
         """For each region the marks that are nearest by their nearest view, at most CANDIDATES_MAX, in any order."""
         if not regions or not self._marks:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from lensmesh_models import logo_detection
 from lensmesh_models.images import decode
-from lensmesh_models.logo_marks import Gallery, Mark, Region, distinct, judge, region_document
+from lensmesh_models.logo_marks import Gallery, Region, distinct, judge, region_document
 from lensmesh_models.logo_search import regions
 from lensmesh_models.logos import find, lexicon
 from lensmesh_models.serving import BadInput, Model, Tensors, call, documents, optional_values, strings, values
@@ -27,10 +27,7 @@ class TritonPythonModel(Model):
     def load(self) -> None:
         self.known = lexicon(json.loads((self.folder / "brands.json").read_text(encoding="utf-8")))
         with np.load(self.folder / "gallery.npz") as gallery:
-            rows = zip(gallery["names"], gallery["vectors"], gallery["patches"], gallery["boxes"].tolist(), strict=True)
-            self.gallery = Gallery(
-                [Mark(str(name), row[None], (patch,), (tuple(box),)) for name, row, patch, box in rows]
-            )
+            self.gallery = Gallery.read(gallery)
 
     def answer(self, request: Any) -> Tensors:
         images = values(request, "IMAGE")
