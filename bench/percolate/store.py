@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from services.percolator.records import STREAM, key_of
 
 TENANT = Tenant("ns_bench")
 UPDATES_PER_S, UPDATE_S = 1_000, 15
+# As an import sends them; each call returns when its stored queries are being matched.
+_UPDATES_A_CALL = 20
 # Assets that are being matched at a time while updates go on.
 _MATCHING = 64
 _LOAD_S_MAX = 600.0
@@ -132,27 +135,30 @@ class Durable:
                 waits.append((time.perf_counter() - started) * 1e3)
                 matched += 1
 
-        async def update(number: int) -> None:
-            record = _record(f"00000000-0000-4000-8000-{number:012}", vectors[number % len(vectors)], 0.99)
+        async def update(start: int) -> None:
+            numbers = range(start, start + _UPDATES_A_CALL)
+            records = [
+                _record(str(uuid.UUID(int=n % 5_000, version=4)), vectors[n % len(vectors)], 0.99) for n in numbers
+            ]
             started = time.perf_counter()
-            await stub.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record))
+            await stub.PutStoredQueries(engine_pb2.PutStoredQueriesRequest(records=records))
             seen.append((time.perf_counter() - started) * 1e3)
 
         matching = [asyncio.create_task(match(number * 7)) for number in range(_MATCHING)]
         await asyncio.sleep(2)
         started, matched, writing = time.perf_counter(), 0, list[asyncio.Task[None]]()
-        for number in range(UPDATES_PER_S * UPDATE_S):
+        for number in range(0, UPDATES_PER_S * UPDATE_S, _UPDATES_A_CALL):
             pause = started + number / UPDATES_PER_S - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
-            writing.append(asyncio.create_task(update(number % 5_000)))
+            writing.append(asyncio.create_task(update(number)))
         await asyncio.gather(*writing)
         seconds = time.perf_counter() - started
         done.set()
         await asyncio.gather(*matching)
         await channel.close(None)
         return {
-            "updates_per_s": round(len(writing) / seconds),
+            "updates_per_s": round(len(writing) * _UPDATES_A_CALL / seconds),
             "update_visible_p50_ms": round(float(np.percentile(seen, 50)), 1),
             "update_visible_p99_ms": round(float(np.percentile(seen, 99)), 1),
             "assets_per_s": round(matched / seconds, 1),

@@ -158,11 +158,11 @@ class Registry:
         ms = (time.perf_counter() - started) * 1e3
         return list(await asyncio.gather(*(self._described(tenant, each, ms) for each in matched)))
 
-    async def keys_here(
+    def keys_here(
         self, tenant: Tenant, limit: int, partitions: frozenset[int] | None, stale: Space | None
     ) -> tuple[list[tuple[int, str]], int]:
         """As `Shard.keys`."""
-        return await self._shard.keys(tenant, limit, partitions, stale)
+        return self._shard.keys(tenant, limit, partitions, stale)
 
     async def seen_here(self, partition: int, revision: int) -> None:
         """As `Shard.seen`."""
@@ -171,7 +171,7 @@ class Registry:
     async def remove_expired(self) -> int:
         """Remove the stored queries that have expired and that this replica acts on; returns how many."""
         now_ns, removed = time.time_ns(), 0
-        for tenant, percolator_id in await self._shard.expired(now_ns):
+        for tenant, percolator_id in self._shard.expired(now_ns):
             if self.owns(percolator_id):
                 try:
                     await self._records.remove(tenant, percolator_id, expired_ns=now_ns)
@@ -239,11 +239,10 @@ class Registry:
                 raise from_rpc_error(error, "percolator") from error
             return list(zip(answer.created_ns, answer.percolator_ids, strict=True)), answer.total
 
-        parts = await asyncio.gather(
-            self.keys_here(tenant, limit, own, stale), *(ask(name, partitions) for name, partitions in others.items())
-        )
+        here = self.keys_here(tenant, limit, own, stale)
+        parts = [here, *await asyncio.gather(*(ask(name, partitions) for name, partitions in others.items()))]
         if len(parts) == 1:
-            return parts[0]
+            return here
         return sorted(key for keys, _ in parts for key in keys)[:limit], sum(total for _, total in parts)
 
     async def _seen(self, percolator_id: str, revision: int) -> None:

@@ -111,7 +111,7 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     ) -> engine_pb2.ListPartitionKeysResponse:
         """List keys for another replica."""
         stale = (int(request.stale_index), request.current_version) if request.stale_index else None
-        keys, total = await self._registry.keys_here(
+        keys, total = self._registry.keys_here(
             Tenant(request.namespace_id), request.limit, frozenset(request.partitions), stale
         )
         return engine_pb2.ListPartitionKeysResponse(
