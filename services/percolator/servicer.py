@@ -7,6 +7,7 @@ from typing import Any
 
 from lensmesh.v1 import engine_pb2, engine_pb2_grpc
 
+from services.mesh.errors import Unimplemented
 from services.mesh.tenancy import Tenant
 from services.percolator.matches import Matches
 from services.percolator.registry import Registry, is_stale
@@ -89,3 +90,44 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         tenant = Tenant(request.namespace_id)
         async for match, cursor in self._matches.follow(tenant, request.cursor, request.percolator_id or None):
             yield engine_pb2.FollowMatchesResponse(match=match, cursor=cursor)
+
+    async def PutStoredQueries(
+        self, request: engine_pb2.PutStoredQueriesRequest, context: Any
+    ) -> engine_pb2.PutStoredQueriesResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def PercolateAsset(
+        self, request: engine_pb2.PercolateAssetRequest, context: Any
+    ) -> engine_pb2.PercolateAssetResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def ScoreAssets(self, request: engine_pb2.ScoreAssetsRequest, context: Any) -> engine_pb2.ScoreAssetsResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def MatchPartitions(
+        self, request: engine_pb2.MatchPartitionsRequest, context: Any
+    ) -> engine_pb2.MatchPartitionsResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def ListPartitionKeys(
+        self, request: engine_pb2.ListPartitionKeysRequest, context: Any
+    ) -> engine_pb2.ListPartitionKeysResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def AwaitRevision(
+        self, request: engine_pb2.AwaitRevisionRequest, context: Any
+    ) -> engine_pb2.AwaitRevisionResponse:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+
+    async def ExportRecords(
+        self, request: engine_pb2.ExportRecordsRequest, context: Any
+    ) -> AsyncIterator[engine_pb2.ExportRecordsResponse]:
+        """Still to come."""
+        raise Unimplemented("is not offered yet")
+        yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 from lensmesh.v1 import (
@@ -20,11 +21,11 @@ from lensmesh.v1 import (
     vision_pb2_grpc,
 )
 
-from services.gateway.auth import Directory
+from services.gateway.auth import Caller, Directory
 from services.gateway.config import GatewaySettings
 from services.gateway.core.assets import Assets
 from services.gateway.core.batch import Batch
-from services.gateway.core.calls import Calls, Handler, Operation
+from services.gateway.core.calls import Answer, Calls, Handler, Operation
 from services.gateway.core.collections import Collections
 from services.gateway.core.features import Features
 from services.gateway.core.files import Files
@@ -44,6 +45,7 @@ from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
 from services.mesh.bus.tasks import TaskStore
 from services.mesh.bus.topology import Bus
+from services.mesh.errors import Unimplemented
 
 READ = namespace_pb2.PERMISSION_READ
 WRITE = namespace_pb2.PERMISSION_WRITE
@@ -96,6 +98,11 @@ class Stubs:
     percolator: engine_pb2_grpc.PercolatorEngineServiceAsyncStub
 
 
+async def _not_yet(caller: Caller, request: Any) -> Answer:
+    """Stands where an operation of the contract is still to come."""
+    raise Unimplemented("is not offered yet")
+
+
 async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs, settings: GatewaySettings) -> Core:
     """Load what is kept in memory, make sure that the first key exists, and connect the parts."""
     directory = await Directory.open(bus)
@@ -144,6 +151,11 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "PercolatorService.GetStoredQuery": (READ, percolators.get),
         "PercolatorService.ReplaceStoredQuery": (WRITE, percolators.replace),
         "PercolatorService.DeleteStoredQuery": (WRITE, percolators.delete),
+        "PercolatorService.ImportStoredQueries": (WRITE, _not_yet),
+        "PercolatorService.ExportStoredQueries": (READ, _not_yet),
+        "PercolatorService.DryRunStoredQuery": (READ, _not_yet),
+        "PercolatorService.Percolate": (READ, _not_yet),
+        "PercolatorService.RedeliverMatches": (WRITE, _not_yet),
         "MatchService.ListMatches": (READ, percolators.matches),
         "MatchService.DeleteMatch": (WRITE, percolators.delete_match),
         "MatchService.WatchMatches": (READ, percolators.watch),
