@@ -19,7 +19,12 @@ import pytest
 from aiohttp import web
 from PIL import Image, ImageDraw
 
+from runner import servers, triton
 from runner.mesh import Mesh, MeshConfig
+from runner.process import Process
+from services.mesh.bus import topology
+from services.mesh.bus.topology import Bus, BusSettings
+from services.mesh.config import load
 
 TERMINAL = ("DONE", "FAILED", "CANCELLED", "SKIPPED")
 
@@ -176,3 +181,22 @@ async def tenant(mesh: Mesh, api: Api, request: pytest.FixtureRequest) -> AsyncI
     yield client
     await client.http.aclose()
     await client.channel.close()
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[tuple[Process, str]]:
+    """A nats-server of a test's own, and its URL."""
+    port = triton.free_port(set())
+    process = Process(servers.nats_server(tmp_path, port, "token"), lambda name, line: None)
+    await process.start()
+    await process.wait_ready()
+    yield process, f"nats://token@127.0.0.1:{port}"
+    await process.stop()
+
+
+@pytest.fixture
+async def bus(nats_server: tuple[Process, str]) -> AsyncIterator[Bus]:
+    """A connection to it."""
+    connected = await topology.connect(nats_server[1], "test", stream_replicas=1, settings=load(BusSettings))
+    yield connected
+    await connected.close()
