@@ -124,6 +124,18 @@ class Registry:
             raise NotFound(f"no stored query {percolator_id!r} in this namespace")
         return record
 
+    async def read(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
+        """Read a stored query, as the delivery of matches asks for it.
+
+        Raises:
+            NotFound: there is none in this namespace.
+        """
+        return self.get(tenant, percolator_id)
+
+    def owns(self, percolator_id: str) -> bool:
+        """Whether this replica delivers the matches of a stored query: for now, every one does."""
+        return True
+
     def all(self, tenant: Tenant) -> list[engine_pb2.StoredQueryRecord]:
         """The namespace's stored queries, oldest first."""
         return sorted(

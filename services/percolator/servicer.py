@@ -9,6 +9,7 @@ from lensmesh.v1 import engine_pb2, engine_pb2_grpc
 
 from services.mesh.errors import Unimplemented
 from services.mesh.tenancy import Tenant
+from services.percolator.delivery_control import DeliveryControl
 from services.percolator.matches import Matches
 from services.percolator.registry import Registry, is_stale
 
@@ -16,15 +17,17 @@ from services.percolator.registry import Registry, is_stale
 class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     """Serves lensmesh.v1.PercolatorEngineService."""
 
-    def __init__(self, registry: Registry, matches: Matches) -> None:
+    def __init__(self, registry: Registry, matches: Matches, deliveries: DeliveryControl) -> None:
         self._registry = registry
         self._matches = matches
+        self._deliveries = deliveries
 
     async def PutStoredQuery(
         self, request: engine_pb2.PutStoredQueryRequest, context: Any
     ) -> engine_pb2.PutStoredQueryResponse:
         """Store a query."""
         tenant = Tenant(request.record.namespace_id)
+        await self._deliveries.prepare(request.record)
         if request.replace:
             await self._registry.replace(tenant, request.record)
         else:
@@ -39,22 +42,27 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         if request.stale_index:
             records = [each for each in records if is_stale(each, request.stale_index, request.current_version)]
         page = records[request.offset : request.offset + request.limit]
-        return engine_pb2.ScanStoredQueriesResponse(
+        answer = engine_pb2.ScanStoredQueriesResponse(
             stored_queries=[each.stored_query for each in page], total=len(records)
         )
+        await self._deliveries.show(Tenant(request.namespace_id), answer.stored_queries)
+        return answer
 
     async def ReadStoredQuery(
         self, request: engine_pb2.ReadStoredQueryRequest, context: Any
     ) -> engine_pb2.ReadStoredQueryResponse:
         """Read a stored query."""
         record = self._registry.get(Tenant(request.namespace_id), request.percolator_id)
-        return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
+        answer = engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
+        await self._deliveries.show(Tenant(request.namespace_id), [answer.stored_query])
+        return answer
 
     async def RemoveStoredQuery(
         self, request: engine_pb2.RemoveStoredQueryRequest, context: Any
     ) -> engine_pb2.RemoveStoredQueryResponse:
         """Remove a stored query."""
         await self._registry.remove(Tenant(request.namespace_id), request.percolator_id)
+        await self._deliveries.forget(Tenant(request.namespace_id), request.percolator_id)
         return engine_pb2.RemoveStoredQueryResponse()
 
     async def ScanMatches(self, request: engine_pb2.ScanMatchesRequest, context: Any) -> engine_pb2.ScanMatchesResponse:
@@ -80,8 +88,17 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         """Remove all stored queries and matches."""
         tenant = Tenant(request.namespace_id)
         await self._registry.forget(tenant)
+        await self._deliveries.forget_all(tenant)
         await self._matches.remove(tenant, None, None)
         return engine_pb2.PercolatorEngineServiceForgetNamespaceResponse()
+
+    async def QueueDeliveries(
+        self, request: engine_pb2.QueueDeliveriesRequest, context: Any
+    ) -> engine_pb2.QueueDeliveriesResponse:
+        """Send matches again."""
+        since = request.since if request.HasField("since") else None
+        queued = await self._deliveries.queue(Tenant(request.namespace_id), request.percolator_id, since)
+        return engine_pb2.QueueDeliveriesResponse(queued=queued)
 
     async def FollowMatches(
         self, request: engine_pb2.FollowMatchesRequest, context: Any
