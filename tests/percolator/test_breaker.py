@@ -19,7 +19,7 @@ class Clock:
 
 
 def test_a_breaker_opens_for_a_growing_time_and_lets_one_probe_through() -> None:
-    """Two failures in a row open it for 10 s, each probe that fails for twice as long up to 30 s; a success closes it."""
+    """Two failures in a row open it for 10 s, a failed probe for twice as long, up to 30 s; a success closes it."""
     clock = Clock()
     breakers = Breakers(2, 10, 30, clock)
     breakers.failed(KEY)

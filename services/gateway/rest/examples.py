@@ -20,6 +20,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "min_score": 0.4,
         "name": "hot drinks",
         "metadata": {"owner": "ann"},
+        "delivery": {"webhook_url": f"{_PHOTOS}/hook", "secret": "whsec_bGVuc21lc2ggZXhhbXBsZSBzZWNyZXQ="},
     },
     "IndexImage": {
         "url": f"{_PHOTOS}/coffee.jpg",
@@ -70,6 +71,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "EmbedFeature": {"type": "text", "vector_index": "keyword", "value": "a cup of coffee"},
     "UpdateFeature": {"metadata": {"checked": True}},
     "ReplaceStoredQuery": {"collection_ids": ["photos"], "queries": [_WORDS], "min_score": 0.5, "name": "coffee"},
+    "RedeliverMatches": {"since": "2026-01-01T00:00:00Z"},
     "ListMatches": {"collection_ids": ["photos"], "since": "2026-01-01T00:00:00Z"},
     "CreateLogo": {"name": "Poster", "url": f"{_PHOTOS}/poster.png"},
     "CreateNamespace": {
