@@ -158,7 +158,7 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
     elif binding.body == "*":
         schema = _reference(inner, schemas, request=True)
         _leave_out(schemas[inner.name], in_path)
-        content = {"schema": schema, "example": EXAMPLES[method.name]}
+        content = {"schema": schema, "example": EXAMPLES.get(method.name, {})}
         entry["requestBody"] = {"required": True, "content": {"application/json": content}}
     elif binding.body:
         raw = {"schema": {"type": "string", "format": "binary"}}
