@@ -104,10 +104,7 @@ class Sender:
                 return
             wait_s = self._breakers.wait_s(breaker)
             if not wait_s:
-                try:
-                    await self._next(lane, stored, breaker)
-                finally:
-                    self._breakers.given_up(breaker)
+                await self._next(lane, stored, breaker)
         if wait_s:
             await self._wait(lane, wait_s)
 
@@ -142,10 +139,20 @@ class Sender:
         return min(cooldown_s - since_s, float(cooldown_s))
 
     async def _next(self, lane: Lane, stored: engine_pb2.StoredQueryRecord, breaker: Key) -> None:
-        batch = await self._batches.next(lane)
-        if not batch.matches:
+        answer: Answer | None = None
+        try:
+            batch = await self._batches.next(lane)
+            if batch.matches:
+                answer = await self._call(lane, stored, batch, breaker)
+        finally:
+            if answer is None:
+                self._breakers.given_up(breaker)
+        if answer is None:
             await self._settle(lane, lambda record: batches.nothing(record, batch, lane))
-            return
+        else:
+            await self._take(lane, batch, answer)
+
+    async def _call(self, lane: Lane, stored: engine_pb2.StoredQueryRecord, batch: Batch, breaker: Key) -> Answer:
         message = message_of(lane.tenant, lane.percolator_id, batch.encoded, batch.match_ids)
         started = time.monotonic()
         answer = await self._webhooks.send(stored.stored_query.delivery.webhook_url, stored.delivery_secret, message)
@@ -166,7 +173,7 @@ class Sender:
             attempt=lane.record.attempts + 1,
             ms=round(seconds * 1e3, 1),
         )
-        await self._take(lane, batch, answer)
+        return answer
 
     async def _take(self, lane: Lane, batch: Batch, answer: Answer) -> None:
         """Do what an answer asks for."""

@@ -301,6 +301,19 @@ async def test_a_webhook_that_comes_later_gets_later_matches(station: Station) -
     assert ids == station.receiver.match_ids
 
 
+async def test_a_stored_query_that_is_heard_of_later_is_waited_for(station: Station) -> None:
+    """A replica that hears of the match before it hears of the stored query delivers it when it does."""
+    await station.store("p1")
+    known = station.queries.kept.pop("p1")
+    station.start()
+    ids = await station.match("p1", 1)
+    _, deliverer, _ = station.running[0]
+    await until(lambda: deliverer._lanes)
+    station.queries.kept["p1"] = known
+    await until(lambda: station.receiver.calls)
+    assert ids == station.receiver.match_ids
+
+
 async def test_deleted_matches_are_left_out(station: Station) -> None:
     """A match that was deleted before its call is not sent, also among dead letters."""
     station.receiver.answers = [400] * 4

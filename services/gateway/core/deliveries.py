@@ -17,7 +17,11 @@ from services.mesh.outbound.config import OutboundSettings
 from services.mesh.outbound.guard import ALLOW_SETTING, Address, AddressRefused, Guard
 from services.mesh.outbound.signing import signing_key
 
-WithDelivery = percolator_pb2.CreateStoredQueryRequest | percolator_pb2.ReplaceStoredQueryRequest
+WithDelivery = (
+    percolator_pb2.CreateStoredQueryRequest
+    | percolator_pb2.ReplaceStoredQueryRequest
+    | percolator_pb2.PortableStoredQuery
+)
 
 _PORTS = {"http": 80, "https": 443}
 
