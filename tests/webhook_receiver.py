@@ -43,6 +43,8 @@ class Receiver:
     calls: list[Call] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    # Whether answers begin and never end.
+    endless: bool = False
     # Calls are answered when this is set.
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -60,11 +62,15 @@ class Receiver:
         """The matches of all calls, in order of arrival."""
         return [match_id for call in self.calls for match_id in call.match_ids]
 
-    async def receive(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.StreamResponse:
         """Take one call."""
         self.calls.append(Call(request.path, dict(request.headers), await request.read(), time.monotonic()))
         status = self.answers.pop(0) if self.answers else 200
         await self.open.wait()
+        if self.endless:
+            response = web.StreamResponse(status=status)
+            await response.prepare(request)
+            await asyncio.Event().wait()
         return web.Response(status=status, headers=self.headers)
 
 

@@ -14,6 +14,9 @@ from services.mesh import telemetry
 
 Key = tuple[str, str]
 
+# Between two looks whether somebody's probe has ended.
+_PROBE_S = 5.0
+
 
 @dataclass(slots=True)
 class _Breaker:
@@ -52,8 +55,8 @@ class Breakers:
         if left > 0:
             return left
         if breaker.probing:
-            # Somebody is asking; how long that takes is bounded, and a wait of the first length is short enough.
-            return min(self._first_s, 1.0)
+            # Somebody is asking, which takes some seconds at most.
+            return min(self._first_s, _PROBE_S)
         breaker.probing = True
         return 0.0
 

@@ -6,6 +6,7 @@ When calls are made, and what becomes of matches that are not taken, `sending` k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from importlib.metadata import PackageNotFoundError, version
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -29,6 +31,10 @@ from services.mesh.tenancy import Tenant, derived_uuid
 from services.percolator.config import WebhookSettings
 
 _GONE = 410
+# The status is the answer; nobody needs what follows, and nobody waits long for it.
+_BODY_S = 1.0
+# Servers commonly close connections that are idle for 5 seconds; a call on one that was just closed would fail.
+_IDLE_S = 3.0
 # RFC 9110 and RFC 6585: statuses whose Retry-After says when the endpoint wants to be asked again.
 _LATER = frozenset({429, 503})
 
@@ -69,7 +75,8 @@ class Message:
 
 def origin_of(url: str) -> str:
     """Scheme, host and port of a URL: what is logged, and what a breaker stands for."""
-    return str(URL(url).origin())
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 def message_of(tenant: Tenant, percolator_id: str, encoded: Sequence[bytes], match_ids: Sequence[str]) -> Message:
@@ -102,6 +109,7 @@ class Webhooks:
                 limit=settings.calls_max,
                 limit_per_host=settings.calls_per_host_max,
                 resolver=self._resolver,
+                idle_s=_IDLE_S,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -126,17 +134,20 @@ class Webhooks:
         seconds = self._settings.call_seconds_max
         try:
             async with asyncio.timeout(seconds):
-                return await self._post(URL(url), headers, message.body)
+                response = await self._session.post(URL(url), data=message.body, headers=headers, allow_redirects=False)
         except TimeoutError:
             return Answer(Outcome.FAILED, f"did not answer within {seconds:g} seconds", origin_failed=True)
         except (aiohttp.ClientError, AddressRefused, OSError, ValueError) as error:
             return _broken(error)
+        await self._finish(response)
+        return _meaning(response)
 
-    async def _post(self, url: URL, headers: dict[str, str], body: bytes) -> Answer:
-        async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
-            # The rest is given up with its connection.
-            await response.content.read(self._settings.response_bytes_max)
-            return _meaning(response)
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+        """Read what an answer says, so that its connection can be used again; or give that up."""
+        async with response:
+            with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(_BODY_S):
+                    await response.content.read(self._settings.response_bytes_max)
 
 
 def _meaning(response: aiohttp.ClientResponse) -> Answer:

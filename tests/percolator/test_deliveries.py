@@ -118,6 +118,19 @@ async def test_a_receiver_that_hangs_is_tried_again(station: Station) -> None:
     assert ids == station.receiver.calls[-1].match_ids
 
 
+async def test_the_status_is_the_answer(station: Station) -> None:
+    """A receiver whose answer begins and never ends has taken the matches; they are not sent again."""
+    station.settings["call_seconds_max"] = 0.3
+    station.receiver.endless = True
+    await station.store("p1")
+    station.start()
+    ids = await station.match("p1", 1)
+    await until(lambda: station.receiver.calls)
+    ids += await station.match("p1", 2)
+    await until(lambda: len(station.receiver.calls) == 2)
+    assert ids == station.receiver.match_ids
+
+
 async def test_a_receiver_that_is_not_there_is_tried_again(station: Station) -> None:
     """A refused connection is a failed try; when the receiver listens again, it gets the matches."""
     async with receiver() as gone:

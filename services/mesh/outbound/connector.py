@@ -11,11 +11,18 @@ from services.mesh.outbound.guard import Guard
 class GuardedConnector(TCPConnector):
     """Use it for any URL that a stranger gave.
 
-    `limit` and `limit_per_host` are connections, `resolver` defaults to aiohttp's own.
+    `limit` and `limit_per_host` are connections, `resolver` defaults to aiohttp's own; a connection waits `idle_s` for
+    its next use.
     """
 
     def __init__(
-        self, guard: Guard, *, limit: int, limit_per_host: int, resolver: AbstractResolver | None = None
+        self,
+        guard: Guard,
+        *,
+        limit: int,
+        limit_per_host: int,
+        resolver: AbstractResolver | None = None,
+        idle_s: float = 15.0,
     ) -> None:
         # Addresses are tried in turn: a race of them (happy eyeballs) would swallow AddressRefused.
         super().__init__(
@@ -24,4 +31,5 @@ class GuardedConnector(TCPConnector):
             resolver=resolver,
             socket_factory=guard.make_socket,
             happy_eyeballs_delay=None,
+            keepalive_timeout=idle_s,
         )
