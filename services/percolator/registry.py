@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc
 import structlog
@@ -168,14 +168,14 @@ class Registry:
         """As `Shard.seen`."""
         await self._shard.seen(partition, revision)
 
-    async def remove_expired(self) -> int:
-        """Remove the stored queries that have expired and that this replica acts on; returns how many."""
-        now_ns, removed = time.time_ns(), 0
+    async def remove_expired(self) -> list[tuple[Tenant, str]]:
+        """Remove the stored queries that have expired and that this replica acts on; returns them."""
+        now_ns, removed = time.time_ns(), list[tuple[Tenant, str]]()
         for tenant, percolator_id in self._shard.expired(now_ns):
             if self.owns(percolator_id):
                 try:
                     await self._records.remove(tenant, percolator_id, expired_ns=now_ns)
-                    removed += 1
+                    removed.append((tenant, percolator_id))
                 except NotFound:
                     continue
         return removed
@@ -273,8 +273,10 @@ class _Silent(Exception):
 class Expiry:
     """Removes stored queries that have expired, until it is stopped."""
 
-    def __init__(self, registry: Registry, every_s: float) -> None:
+    def __init__(self, registry: Registry, forget: Callable[[Tenant, str], Awaitable[None]], every_s: float) -> None:
+        """`forget` is called with each that was removed."""
         self._registry = registry
+        self._forget = forget
         self._every_s = every_s
         self._stopping = asyncio.Event()
 
@@ -282,8 +284,9 @@ class Expiry:
         """Look again and again."""
         while not self._stopping.is_set():
             try:
-                if removed := await self._registry.remove_expired():
-                    log.info("expired stored queries removed", count=removed)
+                for tenant, percolator_id in await self._registry.remove_expired():
+                    await self._forget(tenant, percolator_id)
+                    log.info("expired stored query removed", percolator_id=percolator_id)
             except Exception as error:
                 # They are matched no more, and are looked for again.
                 log.warning("expired stored queries not removed", error=str(error) or type(error).__name__)

@@ -11,6 +11,7 @@ from lensmesh.v1 import engine_pb2, engine_pb2_grpc, match_pb2, percolator_pb2
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.collections import Collections
+from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
@@ -31,9 +32,11 @@ class Percolators:
         queries: Queries,
         collections: Collections,
         files: Files,
+        deliveries: Deliveries,
         settings: GatewaySettings,
     ) -> None:
         self._files = files
+        self._deliveries = deliveries
         self._settings = settings
         self._engine = engine
         self._queries = queries
@@ -149,6 +152,7 @@ class Percolators:
         percolator_id: str,
     ) -> engine_pb2.StoredQueryRecord:
         """A stored query with its vectors, checked."""
+        self._deliveries.check(request)
         self._files.check_metadata(request.metadata)
         from_proto(request.filters)
         for position, query in enumerate(request.queries):
@@ -174,6 +178,8 @@ class Percolators:
             stored.expires_at.CopyFrom(request.expires_at)
         if request.HasField("filters"):
             stored.filters.CopyFrom(request.filters)
-        return engine_pb2.StoredQueryRecord(
+        record = engine_pb2.StoredQueryRecord(
             namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
         )
+        self._deliveries.put(record, request)
+        return record
