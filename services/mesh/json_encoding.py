@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -19,16 +19,12 @@ from services.mesh.json_names import enum_names, json_name
 
 _F = FieldDescriptor
 _STRUCT = "google.protobuf.Struct"
+_EPOCH = datetime(1970, 1, 1)
 
 
 def encode(message: Message) -> Any:
     """A message as JSON values: every field present, null where nothing is set."""
     return _encoder(message.DESCRIPTOR)(message)
-
-
-def encode_field(message: Message, field: FieldDescriptor) -> Any:
-    """One field of a message as a JSON value."""
-    return _field_encoder(field)(message)
 
 
 def _vector(vector: Any) -> Any:
@@ -54,60 +50,71 @@ def _encoder(descriptor: Descriptor) -> _Encoder:
     if own:
         return own
     # Filled after it is made, as a message may hold others of its own type.
-    plan: list[tuple[str, _Encoder]] = []
+    unset: dict[str, Any] = {}
+    plan: dict[FieldDescriptor, tuple[str, _Encoder | None]] = {}
 
     def encoder(message: Message) -> Any:
         if not plan:
-            plan.extend((json_name(field), _field_encoder(field)) for field in descriptor.fields)
-        return {name: of_field(message) for name, of_field in plan}
+            unset.update((json_name(field), _unset(field)) for field in descriptor.fields)
+            plan.update((field, (json_name(field), _value_encoder(field))) for field in descriptor.fields)
+        shown = unset.copy()
+        # Of a document's fields most are not set; asking for each of them would cost more than all else.
+        for field, value in message.ListFields():
+            name, encode_value = plan[field]
+            shown[name] = encode_value(value) if encode_value else value
+        return shown
 
     return encoder
 
 
-@cache
-def _field_encoder(field: FieldDescriptor) -> _Encoder:
-    """What encodes one field of a message."""
-    name = field.name
+def _unset(field: FieldDescriptor) -> Any:
+    """What stands for a field that is not set, in all messages: nobody changes an answer below its top."""
     if field.message_type and field.message_type.GetOptions().map_entry:
-        inner = _value_encoder(field.message_type.fields_by_name["value"])
-        return lambda message: {key: inner(each) for key, each in getattr(message, name).items()}
-    one = _value_encoder(field)
+        return {}
     if field.is_repeated:
-        return lambda message: [one(each) for each in getattr(message, name)]
-    if not field.has_presence:
-        return lambda message: one(getattr(message, name))
-    # An object of the caller's that was never given is an empty one.
-    bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
-
-    def present(message: Message) -> Any:
-        if message.HasField(name):
-            return one(getattr(message, name))
+        return []
+    if field.has_presence:
+        # An object of the caller's that was never given is an empty one.
+        bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
         return {} if bare_struct else None
+    one = _one_encoder(field)
+    return one(field.default_value) if one else field.default_value
 
-    return present
+
+def _value_encoder(field: FieldDescriptor) -> _Encoder | None:
+    """What encodes the value of a field: a map, a list, or one value; None: it is JSON already."""
+    if field.message_type and field.message_type.GetOptions().map_entry:
+        inner = _one_encoder(field.message_type.fields_by_name["value"])
+        return (lambda value: {key: inner(value[key]) for key in value}) if inner else dict
+    one = _one_encoder(field)
+    if not field.is_repeated:
+        return one
+    return (lambda value: [one(each) for each in value]) if one else list
 
 
-def _value_encoder(field: FieldDescriptor) -> _Encoder:
+def _one_encoder(field: FieldDescriptor) -> _Encoder | None:
     if field.message_type is not None:
         return _encoder(field.message_type)
     if field.type == _F.TYPE_ENUM:
         return enum_names(field.enum_type).get
     if field.type == _F.TYPE_BYTES:
         return lambda value: base64.b64encode(value).decode()
-    return lambda value: value
+    return None
 
 
 def _timestamp(stamp: Any) -> str:
     """RFC 3339 in UTC with as many digits as are needed, as protobuf's own `ToJsonString`, in a seventh of its time."""
     if stamp.nanos % 1_000:
         return str(stamp.ToJsonString())
-    precision = "seconds" if not stamp.nanos else "microseconds" if stamp.nanos % 1_000_000 else "milliseconds"
-    moment = datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1_000, tzinfo=None)
-    return moment.isoformat(timespec=precision) + "Z"
+    moment = _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1_000)
+    if stamp.nanos and not stamp.nanos % 1_000_000:
+        return moment.isoformat(timespec="milliseconds") + "Z"
+    return moment.isoformat() + "Z"
 
 
 def _struct(struct: Any) -> dict[str, Any]:
-    return {key: _json_value(each) for key, each in struct.fields.items()}
+    fields = struct.fields
+    return {key: _json_value(fields[key]) for key in fields}
 
 
 def _json_value(value: Any) -> Any:
@@ -125,8 +132,13 @@ def _json_value(value: Any) -> Any:
 
 _ENCODERS: dict[str, _Encoder] = {
     _STRUCT: _struct,
-    "google.protobuf.Value": _json_value,
-    "google.protobuf.Timestamp": _timestamp,
+    _VALUE: _json_value,
+    _TIMESTAMP: _timestamp,
     "lensmesh.v1.Vector": _vector,
     "lensmesh.v1.Embedding": _embedding,
 }
+
+
+def new_message(descriptor: Descriptor) -> Message:
+    """An empty message of a descriptor."""
+    return GetMessageClass(descriptor)()

@@ -115,8 +115,9 @@ def _set(message: Message, field: FieldDescriptor, value: object, path: Path, vi
             violations.append(FieldViolation(path, f"must be a list, not {_kind(value)}", "type.list"))
             return
         target = getattr(message, field.name)
-        if field.type in _FLOATS and all(type(each) is float for each in value) and all(map(math.isfinite, value)):
-            # A vector: one by one, its numbers would cost more than all the rest of a search.
+        if field.type in _FLOATS and set(map(type, value)) == {float} and math.isfinite(sum(value)):
+            # A vector: one by one, its numbers would cost more than all the rest of a search. If their sum is finite,
+            # so is each of them.
             target.extend(value)
             return
         for position, each in enumerate(value):

@@ -28,7 +28,8 @@ from services.gateway.rest.views import shaped
 from services.gateway.spool import Incoming, spool
 from services.mesh import telemetry
 from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
-from services.mesh.json_encoding import encode, encode_field
+from services.mesh.json_encoding import encode
+from services.mesh.json_names import json_name
 from services.mesh.rpc import as_lensmesh_error, from_rpc_error
 from services.mesh.validation import validate
 
@@ -165,9 +166,10 @@ def _json(body: bytes) -> Any:
 
 
 def _shown(message: Message, binding: Binding) -> Any:
+    shown = encode(message)
     if not binding.response_body:
-        return encode(message)
-    return encode_field(message, message.DESCRIPTOR.fields_by_name[binding.response_body])  # type: ignore[arg-type]
+        return shown
+    return shown[json_name(message.DESCRIPTOR.fields_by_name[binding.response_body])]
 
 
 async def _events(stream: AsyncIterator[Message], binding: Binding, keepalive_s: float) -> AsyncIterator[bytes]:
