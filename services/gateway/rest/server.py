@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from services.gateway.config import DoorSettings
 
@@ -18,12 +19,31 @@ _KEEP_ALIVE_S = 30
 _DRAIN_S = 10
 
 
+class _Server(uvicorn.Server):
+    """Uvicorn, which by itself looks ten times a second whether it is to end: a fifth of what an idle gateway does."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Set the time of the header Date every second, until `stop`."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        while not await self.on_tick(0):
+            await asyncio.wait({stopped}, timeout=1)
+
+    def stop(self) -> None:
+        """End soon."""
+        self.should_exit = True
+        self._stopping.set()
+
+
 class RestServer:
     """The REST door: a `Runnable`."""
 
-    def __init__(self, app: Starlette, settings: DoorSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: DoorSettings) -> None:
         self._socket = socket.create_server((settings.rest_host, settings.rest_port), backlog=1024)
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -46,4 +66,4 @@ class RestServer:
 
     def stop(self) -> None:
         """Take no more requests, let the running ones finish for a while."""
-        self._server.should_exit = True
+        self._server.stop()
