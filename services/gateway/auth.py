@@ -26,6 +26,7 @@ from services.mesh.tenancy import Tenant, derived_id, namespace_id
 
 ALL_NAMESPACES = "*"
 DEFAULT_NAMESPACE = "default"
+_DEFAULT_NAMESPACE_ID = namespace_id(DEFAULT_NAMESPACE)
 # Whose the key of the settings is. No mail ever goes there (RFC 2606).
 BOOTSTRAP_EMAIL = "bootstrap@lensmesh.invalid"
 # Characters of a key that are shown to recognise it by, of 46: the others hold 225 bits.
@@ -160,7 +161,7 @@ class Directory:
         if needs not in key.permissions and namespace_pb2.PERMISSION_ADMIN not in key.permissions:
             name = namespace_pb2.Permission.Name(needs).removeprefix("PERMISSION_").lower()  # type: ignore[arg-type]
             raise PermissionDenied(f"this API key has not the permission {name!r}")
-        first = namespace_id(DEFAULT_NAMESPACE) if key.namespace_ids[0] == ALL_NAMESPACES else key.namespace_ids[0]
+        first = _DEFAULT_NAMESPACE_ID if key.namespace_ids[0] == ALL_NAMESPACES else key.namespace_ids[0]
         found = self.namespace(namespace or first)
         if found.deleting:
             raise NotFound(f"the namespace {found.namespace_name!r} is being deleted")
@@ -290,7 +291,7 @@ class Directory:
         """Make sure that the default namespace exists, and the given key with every permission."""
         await self.add_namespace(
             namespace_pb2.Namespace(
-                namespace_id=namespace_id(DEFAULT_NAMESPACE),
+                namespace_id=_DEFAULT_NAMESPACE_ID,
                 namespace_name=DEFAULT_NAMESPACE,
                 vector_indexes=ALL_INDEXES,
             )

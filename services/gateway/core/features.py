@@ -44,10 +44,13 @@ class Features:
         self, caller: Caller, request: feature_pb2.SearchFeaturesRequest
     ) -> feature_pb2.SearchFeaturesResponse:
         """Search one or several indexes; without queries, list what the filters select."""
-        collection_ids = self._collections.find_all(caller.tenant, list(request.collection_ids))
-        from_proto(request.filters)
+        tenant, filters = caller.tenant, request.filters if request.HasField("filters") else None
+        collection_ids = self._collections.find_all(tenant, list(request.collection_ids))
+        if filters is not None:
+            from_proto(filters)
         for position, query in enumerate(request.queries):
-            from_proto(query.filters, path=("body", "queries", position, "filters"))
+            if query.HasField("filters"):
+                from_proto(query.filters, path=("body", "queries", position, "filters"))
         _check_reranking(request)
         arranged = arrangement(
             request.sort if request.HasField("sort") else None,
@@ -55,9 +58,9 @@ class Features:
         )
         size = request.page_size or PAGE_SIZE_DEFAULT
         common = embedder_pb2.SearchVectorsRequest(
-            namespace_id=caller.tenant.namespace_id,
+            namespace_id=tenant.namespace_id,
             collection_ids=collection_ids,
-            filters=request.filters if request.HasField("filters") else None,
+            filters=filters,
             offset=request.offset_position,
             limit=size,
             arrangement=arranged,
@@ -179,7 +182,8 @@ class Features:
 
 
 def _check_reranking(request: feature_pb2.SearchFeaturesRequest) -> None:
-    if MessageToDict(request.reranking_options).get("enable_reranking"):
+    options = request.reranking_options
+    if "enable_reranking" in options.fields and MessageToDict(options)["enable_reranking"]:
         raise InvalidArgument.field(
             "reranking_options.enable_reranking", "is not offered: no interactions are recorded here", "reranking"
         )

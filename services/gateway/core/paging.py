@@ -28,13 +28,13 @@ def pagination(total: int, offset: int, size: int) -> common_pb2.Pagination:
 
 def search_pagination(total: int, offset: int, size: int) -> feature_pb2.SearchPagination:
     """Where a page of a search stands."""
-    plain = pagination(total, offset, size)
+    page, pages = offset // size + 1, -(-total // size)
     return feature_pb2.SearchPagination(
         total=total,
-        page=plain.page,
-        current_page=plain.page,
+        page=page,
+        current_page=page,
         page_size=size,
-        total_pages=plain.total_pages,
-        next_page=plain.next_page or None,
-        previous_page=plain.previous_page or None,
+        total_pages=pages,
+        next_page=str(page + 1) if page < pages else None,
+        previous_page=str(page - 1) if page > 1 else None,
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 
 import grpc
-import numpy as np
 from lensmesh.v1 import common_pb2, embedder_pb2, embedder_pb2_grpc, feature_pb2, vision_pb2, vision_pb2_grpc
 
 from services.gateway.auth import Caller
@@ -49,8 +49,7 @@ class Queries:
 
     async def inputs(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[embedder_pb2.EmbedInput]:
         """What is to be embedded for each query. Raises as `vectors`."""
-        made = await asyncio.gather(*(self._input(caller, each, f"queries.{n}") for n, each in enumerate(queries)))
-        return list(made)
+        return await self._inputs(caller, {f"queries.{n}": each for n, each in enumerate(queries)})
 
     async def kept(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[feature_pb2.SearchQuery]:
         """The queries as a record keeps them: an inline image becomes a file, and its value that file's id."""
@@ -85,16 +84,28 @@ class Queries:
         self, caller: Caller, query: feature_pb2.SearchQuery, path: str, *, stored: bool = False
     ) -> embedder_pb2.EmbeddedVector:
         """The vector of one query that stands in the request at a dotted path. Raises as `vectors`."""
-        given = await self._input(caller, query, path)
+        given = await self._inputs(caller, {path: query})
         try:
             answer = await self._embedder.EmbedInputs(
-                embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
+                embedder_pb2.EmbedInputsRequest(inputs=given, namespace_id=caller.tenant.namespace_id, lasting=stored)
             )
         except grpc.aio.AioRpcError as error:
             raise at(path, from_rpc_error(error, "embedder")) from error
         return answer.vectors[0]
 
-    async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+    async def _inputs(
+        self, caller: Caller, queries: Mapping[str, feature_pb2.SearchQuery]
+    ) -> list[embedder_pb2.EmbedInput]:
+        """What is to be embedded for queries by their dotted paths, images fetched all at once. Raises as `vectors`."""
+        made = {path: self._given(caller, query, path) for path, query in queries.items()}
+        images = [path for path, given in made.items() if not given.WhichOneof("input")]
+        contents = await asyncio.gather(*(self._image(caller, queries[path], path) for path in images))
+        for path, content in zip(images, contents, strict=True):
+            made[path].image = content
+        return list(made.values())
+
+    def _given(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+        """What is to be embedded, still without its image."""
         if query.vector_index not in caller.namespace.vector_indexes:
             name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
             problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
@@ -103,18 +114,19 @@ class Queries:
         if query.type == feature_pb2.QUERY_TYPE_TEXT:
             given.text = query.value
         elif query.type == feature_pb2.QUERY_TYPE_VECTOR:
-            given.vector.dense = np.array(query.vector, dtype="<f4").tobytes()
-        else:
-            source = vision_pb2.ImageSource()
-            if query.type == feature_pb2.QUERY_TYPE_URL:
-                source.url = query.value
-            else:
-                source.content = self._files.decode(query.value, f"{path}.value" if path else "value")
-            try:
-                acquired = await self._vision.AcquireImage(
-                    vision_pb2.AcquireImageRequest(namespace_id=caller.tenant.namespace_id, source=source)
-                )
-            except grpc.aio.AioRpcError as error:
-                raise at(path, from_rpc_error(error, "vision")) from error
-            given.image = acquired.content
+            given.vector.dense = struct.pack(f"<{len(query.vector)}f", *query.vector[:])
         return given
+
+    async def _image(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> bytes:
+        source = vision_pb2.ImageSource()
+        if query.type == feature_pb2.QUERY_TYPE_URL:
+            source.url = query.value
+        else:
+            source.content = self._files.decode(query.value, f"{path}.value" if path else "value")
+        try:
+            acquired = await self._vision.AcquireImage(
+                vision_pb2.AcquireImageRequest(namespace_id=caller.tenant.namespace_id, source=source)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise at(path, from_rpc_error(error, "vision")) from error
+        return acquired.content

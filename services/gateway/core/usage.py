@@ -6,9 +6,10 @@ A process that is killed loses what it counted since; one that is stopped loses 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import nats.errors
 import structlog
@@ -30,6 +31,8 @@ FLUSH_S = 5.0
 # Days that are told; the bucket forgets what is older.
 DAYS_MAX = 90
 _ATTEMPTS_MAX = 20
+_EPOCH = date(1970, 1, 1)
+_DAY_S = 86_400
 
 
 class UsageCounter:
@@ -38,13 +41,13 @@ class UsageCounter:
     def __init__(self, bus: Bus, bucket: KeyValue) -> None:
         self._bus = bus
         self._bucket = bucket
-        # By usage id and day.
-        self._counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        # By usage id and day since 1970.
+        self._counted: defaultdict[tuple[str, int], Counter[str]] = defaultdict(Counter)
         self._stopping = asyncio.Event()
 
     def count(self, usage_id: str, action: str, credits: int) -> None:
         """Count what a key used."""
-        self._counted[(usage_id, datetime.now(UTC).date().isoformat())][action] += credits
+        self._counted[(usage_id, int(time.time() // _DAY_S))][action] += credits
 
     async def run(self) -> None:
         """Write regularly, until `stop`; what is counted after that, `flush` writes."""
@@ -64,7 +67,7 @@ class UsageCounter:
         while counted:
             (usage_id, day), credits = counted.popitem()
             try:
-                await self._add(f"{usage_id}.{day}", credits)
+                await self._add(f"{usage_id}.{_EPOCH + timedelta(days=day)}", credits)
             except (nats.errors.Error, JetStreamError, OSError, Unavailable) as error:
                 for key, left in (((usage_id, day), credits), *counted.items()):
                     self._counted[key].update(left)
