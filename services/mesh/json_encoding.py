@@ -132,13 +132,8 @@ def _json_value(value: Any) -> Any:
 
 _ENCODERS: dict[str, _Encoder] = {
     _STRUCT: _struct,
-    _VALUE: _json_value,
-    _TIMESTAMP: _timestamp,
+    "google.protobuf.Value": _json_value,
+    "google.protobuf.Timestamp": _timestamp,
     "lensmesh.v1.Vector": _vector,
     "lensmesh.v1.Embedding": _embedding,
 }
-
-
-def new_message(descriptor: Descriptor) -> Message:
-    """An empty message of a descriptor."""
-    return GetMessageClass(descriptor)()
