@@ -17,7 +17,7 @@ endif
 export LENSMESH_MODEL_SET := $(SET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench-mesh bench-search bench-batching bench-vision protos models clean distclean
+.PHONY: help setup demo up test check format bench-mesh bench-search bench-percolate bench-batching bench-vision protos models clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench-mesh: setup ## Measure what the mesh costs beyond its models
 
 bench-search: setup ## Measure searches through the gateway beside pymilvus alone
 	@$(BIN)/python -m bench.search
+
+bench-percolate: setup $(STAMPS)/mokaccino ## Measure matching against a million stored queries beside numpy, faiss and mokaccino
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=.cache/mokaccino $(BIN)/python -m bench.percolate
 
 bench-batching: setup ## Measure which networks are cheaper in batches
 	@$(BIN)/python -m bench.batching
@@ -123,6 +126,10 @@ $(STAMPS)/mixpeek-%: requirements/mixpeek-%.txt $(UV)
 $(STAMPS)/milvus-server: requirements/milvus-server.txt $(UV)
 	@echo "lensmesh: fetching a Milvus server for one test (about 60 MB to download the first time)"
 	@$(UV) pip install -q --python $(BIN)/python --no-deps --target .cache/milvus-server --require-hashes -r requirements/milvus-server.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/mokaccino: requirements/mokaccino.txt $(STAMPS)/venv
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --target .cache/mokaccino --require-hashes -r requirements/mokaccino.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/protos: $(STAMPS)/venv $(wildcard protos/*.py protos/lensmesh/v1/*.proto)
