@@ -28,6 +28,9 @@ log = structlog.get_logger()
 STREAM = topology.bucket_stream(topology.STORED_QUERIES)
 # Records read or written at a time by one call.
 _TOGETHER = 64
+# A million records are read at a start, for each of which enumerations are looked up but once.
+_KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
+_FLOAT32 = np.dtype("<f4")
 # NATS' own error code for a write on another revision than was expected.
 _WRONG_LAST_SEQUENCE = 10071
 _DELETED = {"KV-Operation": "DEL"}
@@ -40,12 +43,12 @@ def space_of(vector: embedder_pb2.EmbeddedVector) -> tuple[int, str]:
 
 def is_sparse(vector: embedder_pb2.EmbeddedVector) -> bool:
     """Whether a vector is a keyword one; it may be empty."""
-    return vector.vector_index == common_pb2.VECTOR_INDEX_KEYWORD
+    return vector.vector_index == _KEYWORD
 
 
 def dense_of(vector: embedder_pb2.EmbeddedVector) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """A dense vector's values, float32[D]."""
-    return np.frombuffer(vector.vector.dense, dtype="<f4")
+    return np.frombuffer(vector.vector.dense, _FLOAT32)
 
 
 def sparse_of(vector: embedder_pb2.EmbeddedVector) -> dict[int, float]:
@@ -56,25 +59,27 @@ def sparse_of(vector: embedder_pb2.EmbeddedVector) -> dict[int, float]:
 def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
     """A record as the engine takes it."""
     stored = record.stored_query
-    created = stored.created_at
+    created, percolator_id = stored.created_at, stored.percolator_id
     return StoredQuery(
-        percolator_id=stored.percolator_id,
+        percolator_id=percolator_id,
         collection_ids=frozenset(stored.collection_ids),
-        queries=tuple(_query(one, vector) for one, vector in zip(stored.queries, record.vectors, strict=True)),
+        queries=tuple(map(_query, stored.queries, record.vectors)),
         min_score=stored.min_score,
         condition=from_proto(stored.filters) if stored.HasField("filters") else MATCH_ALL,
         enabled=stored.enabled,
         created_ns=created.seconds * 1_000_000_000 + created.nanos,
         expires_ns=stored.expires_at.ToNanoseconds() if stored.HasField("expires_at") else NEVER_NS,
-        partition=partition_of(stored.percolator_id),
+        partition=partition_of(percolator_id),
     )
 
 
 def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) -> Query:
     condition = from_proto(query.filters) if query.HasField("filters") else None
-    if is_sparse(vector):
-        return Query(space_of(vector), sparse=sparse_of(vector), condition=condition)
-    return Query(space_of(vector), dense=dense_of(vector), condition=condition)
+    index = vector.vector_index
+    space = (index, vector.model_version)
+    if index == _KEYWORD:
+        return Query(space, None, sparse_of(vector), condition)
+    return Query(space, np.frombuffer(vector.vector.dense, _FLOAT32), None, condition)
 
 
 def key_of(tenant: Tenant, percolator_id: str) -> str:

@@ -208,7 +208,17 @@ class Shard:
                 # One record that can't be read must not keep the others from being matched.
                 log.error("stored query left out", percolator_id=percolator_id, error=str(error))
         for namespace_id, queries in put.items():
-            self._engine(Tenant(namespace_id)).put(queries)
+            self._put(self._engine(Tenant(namespace_id)), queries)
+
+    def _put(self, engine: Engine, queries: Sequence[StoredQuery]) -> None:
+        try:
+            engine.put(queries)
+        except ValueError as error:
+            if len(queries) == 1:
+                log.error("stored query left out", percolator_id=queries[0].percolator_id, error=str(error))
+                return
+            for each in queries:
+                self._put(engine, [each])
 
 
 def _partition(entry: Entry) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 import nats.errors
 import structlog
@@ -24,6 +24,9 @@ log = structlog.get_logger()
 _BATCH = 500
 # Between two tries to reach a server that is away.
 _AGAIN_S = 0.1
+# Of the subject $JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<consumer's sequence>.<time>.<pending> that a
+# message of a stream is acknowledged to; one that comes from a domain has three more.
+_ACK_TOKENS = 9
 # The server forgets a consumer that nobody asks this long.
 _INACTIVE_S = 30.0
 
@@ -36,8 +39,8 @@ class Entry:
     sequence: int
     value: bytes
     deleted: bool
-    # When the server stored it.
-    written_at: datetime
+    # When the server stored it, nanoseconds since 1970.
+    written_ns: int
     # Messages after this one that were there when it was sent: 0 means that the follower is up to date.
     pending: int
 
@@ -45,6 +48,11 @@ class Entry:
     def key(self) -> str:
         """The key, when the stream is a bucket's: the subject without $KV and the bucket."""
         return self.subject.split(".", 2)[2]
+
+    @property
+    def written_at(self) -> datetime:
+        """When the server stored it."""
+        return datetime.fromtimestamp(self.written_ns / 1e9, UTC)
 
 
 async def follow(
@@ -186,13 +194,9 @@ class _Consumer:
 
 
 def _entry(message: Msg) -> Entry:
-    metadata = message.metadata
-    operation = (message.headers or {}).get("KV-Operation")
-    return Entry(
-        subject=message.subject,
-        sequence=metadata.sequence.stream,
-        value=message.data,
-        deleted=operation in ("DEL", "PURGE"),
-        written_at=metadata.timestamp,
-        pending=metadata.num_pending or 0,
-    )
+    # Read here and not by nats-py, which takes three times as long.
+    tokens = message.reply.split(".")
+    sequence, _, written_ns, pending = tokens[5:9] if len(tokens) == _ACK_TOKENS else tokens[7:11]
+    headers = message.headers
+    deleted = headers is not None and headers.get("KV-Operation") in ("DEL", "PURGE")
+    return Entry(message.subject, int(sequence), message.data, deleted, int(written_ns), int(pending))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from services.percolator.engine.conditions import Conditions
 from services.percolator.engine.first_pass import IntegerProduct, codable
 from services.percolator.engine.scopes import Scopes
-from services.percolator.engine.spaces import DenseSpace, KeywordSpace
+from services.percolator.engine.spaces import DenseRows, DenseSpace, KeywordSpace
 from services.percolator.engine.table import Column
 from services.percolator.engine.types import (
     SCORE_DECIMALS,
@@ -91,26 +91,27 @@ class Engine:
         return sum(each.nbytes for each in columns) + sum(each.coded.nbytes for each in dense)
 
     def put(self, queries: Iterable[StoredQuery]) -> None:
-        """Add stored queries, each in the place of the one with its id."""
-        dense: dict[int, tuple[list[int], list[Dense], list[float]]] = {}
-        for query in {each.percolator_id: each for each in queries}.values():
-            self.remove(query.percolator_id)
-            number = self._free.pop() if self._free else len(self._ids)
-            if number == len(self._ids):
-                self._ids.append(query.percolator_id)
-            self._ids[number] = query.percolator_id
-            self._by_id[query.percolator_id] = number
-            self._threshold[number] = query.min_score if query.enabled else np.inf
-            self._scope[number] = self._scopes.hold(query.collection_ids, query.condition)
-            self._partition[number], self._created_ns[number] = query.partition, query.created_ns
-            self._expires_ns[number], self._live[number] = query.expires_ns, True
-            self._put_queries(number, query, dense)
-            if query.enabled and query.min_score <= 0:
-                self._always.add(number)
-        for space_number, (rows, vectors, thresholds) in dense.items():
-            space = self._spaces[space_number]
-            assert isinstance(space, DenseSpace)
-            space.put(rows, vectors, thresholds)
+        """Add stored queries, each in the place of the one with its id.
+
+        Raises:
+            ValueError: a vector is of another kind or dimension than the others of its space; nothing is added then.
+        """
+        latest = list({each.percolator_id: each for each in queries}.values())
+        for stored in latest:
+            for query in stored.queries:
+                self._space_for(query.space, None if query.dense is None else len(query.dense))
+        numbers = [self._take(each.percolator_id) for each in latest]
+        places = np.array(numbers, np.int64)
+        self._live.put(places, True)
+        self._threshold.put(places, [each.min_score if each.enabled else np.inf for each in latest])
+        self._scope.put(places, [self._scopes.hold(each.collection_ids, each.condition) for each in latest])
+        self._partition.put(places, [each.partition for each in latest])
+        self._created_ns.put(places, [each.created_ns for each in latest])
+        self._expires_ns.put(places, [each.expires_ns for each in latest])
+        enabled = [(number, each) for number, each in zip(numbers, latest, strict=True) if each.enabled]
+        self._always.update(number for number, each in enabled if each.min_score <= 0)
+        self._count.put(places, [len(each.queries) if each.enabled else 0 for each in latest])
+        self._put_queries(enabled)
 
     def remove(self, percolator_id: str) -> None:
         """Remove a stored query; nothing happens when there is none."""
@@ -226,30 +227,60 @@ class Engine:
 
     # Putting.
 
-    def _put_queries(
-        self, number: int, query: StoredQuery, dense: dict[int, tuple[list[int], list[Dense], list[float]]]
-    ) -> None:
-        if not query.enabled:
-            self._count[number] = 0
-            return
-        free = self._free_queries.get(len(query.queries))
-        first = free.pop() if free else self._queries_used
-        self._queries_used = max(self._queries_used, first + len(query.queries))
-        self._first[number], self._count[number] = first, len(query.queries)
-        for place, one in enumerate(query.queries, start=first):
-            space_number, space = self._space_for(one.space, None if one.dense is None else len(one.dense))
-            row = space.rows.take(number)
-            self._space[place], self._row[place] = space_number, row
-            self._condition[place] = -1 if one.condition is None else self._conditions.hold(one.condition)
-            if isinstance(space, KeywordSpace):
-                space.put(row, one.sparse or {})
-            elif one.dense is not None:
-                rows, vectors, thresholds = dense.setdefault(space_number, ([], [], []))
-                rows.append(row)
-                vectors.append(one.dense)
-                thresholds.append(query.min_score)
+    def _take(self, percolator_id: str) -> int:
+        """A number for a stored query, whose place is empty then."""
+        if percolator_id in self._by_id:
+            self.remove(percolator_id)
+        if self._free:
+            number = self._free.pop()
+            self._ids[number] = percolator_id
+        else:
+            number = len(self._ids)
+            self._ids.append(percolator_id)
+        self._by_id[percolator_id] = number
+        return number
 
-    def _space_for(self, space: Space, dim: int | None) -> tuple[int, DenseSpace | KeywordSpace]:
+    def _put_queries(self, stored: Sequence[tuple[int, StoredQuery]]) -> None:
+        """Set the queries of stored queries, given with their numbers."""
+        firsts: list[int] = []
+        places: list[int] = []
+        spaces: list[int] = []
+        rows: list[int] = []
+        conditions: list[int] = []
+        dense: dict[int, DenseRows] = {}
+        for number, query in stored:
+            first = self._take_places(len(query.queries))
+            firsts.append(first)
+            for place, one in enumerate(query.queries, start=first):
+                space_number = self._space_numbers[one.space]
+                space, row = self._spaces[space_number], self._spaces[space_number].rows.take()
+                places.append(place)
+                spaces.append(space_number)
+                rows.append(row)
+                conditions.append(-1 if one.condition is None else self._conditions.hold(one.condition))
+                if isinstance(space, KeywordSpace):
+                    space.put(row, number, one.sparse or {})
+                elif one.dense is not None:
+                    dense.setdefault(space_number, DenseRows()).add(row, number, one.dense, query.min_score)
+        self._first.put(np.array([number for number, _ in stored], np.int64), firsts)
+        at = np.array(places, np.int64)
+        self._space.put(at, spaces)
+        self._row.put(at, rows)
+        self._condition.put(at, conditions)
+        for space_number, several in dense.items():
+            known = self._spaces[space_number]
+            assert isinstance(known, DenseSpace)
+            known.put(several)
+
+    def _take_places(self, count: int) -> int:
+        """The first of some places for queries that stand together."""
+        if free := self._free_queries.get(count):
+            return free.pop()
+        first, self._queries_used = self._queries_used, self._queries_used + count
+        return first
+
+    def _space_for(self, space: Space, dim: int | None) -> None:
+        """Make sure that there is a space for vectors of this dimension; None: for keywords."""
         number = self._space_numbers.get(space)
         if number is None:
             number = self._space_numbers[space] = len(self._spaces)
@@ -258,7 +289,6 @@ class Engine:
         known = self._spaces[number]
         if (known.dim if isinstance(known, DenseSpace) else None) != dim:
             raise ValueError(f"the vectors of {space} are of another kind: {dim or 'sparse'}")
-        return number, known
 
     def _is_stale(self, current: Space) -> NDArray[np.bool_]:
         """Which stored queries have a query in an index with another version of its model."""

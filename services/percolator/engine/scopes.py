@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from services.mesh.filters import Condition
+from services.mesh.filters import MATCH_ALL, Condition
 from services.percolator.engine.conditions import Conditions
 from services.percolator.engine.table import Column
 from services.percolator.engine.types import Asset
@@ -19,6 +19,8 @@ class Scopes:
 
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
+        # That of most stored queries, held for good.
+        self._match_all = conditions.hold(MATCH_ALL)
         self._numbers: dict[tuple[int, int], int] = {}
         self._free: list[int] = []
         self._sets: dict[frozenset[str], int] = {}
@@ -39,7 +41,8 @@ class Scopes:
 
     def hold(self, collection_ids: frozenset[str], condition: Condition) -> int:
         """The number of a scope, which is kept until it is released as often as it is held."""
-        pair = (self._hold_set(collection_ids), self._conditions.hold(condition))
+        of_condition = self._match_all if condition is MATCH_ALL else self._conditions.hold(condition)
+        pair = (self._hold_set(collection_ids), of_condition)
         number = self._numbers.get(pair)
         if number is None:
             number = self._free.pop() if self._free else self._used
@@ -54,7 +57,8 @@ class Scopes:
         """Let go of a scope."""
         pair = (int(self._set_of[number]), int(self._condition_of[number]))
         self._release_set(pair[0])
-        self._conditions.release(pair[1])
+        if pair[1] != self._match_all:
+            self._conditions.release(pair[1])
         self._count[number] -= 1
         if not self._count[number]:
             del self._numbers[pair]

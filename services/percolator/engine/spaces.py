@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +22,34 @@ class Rows:
         self._free: list[int] = []
         self.used = 0
 
-    def take(self, owner: int) -> int:
-        """A row for the stored query under this number."""
-        row = self._free.pop() if self._free else self.used
-        self.used = max(self.used, row + 1)
-        self.owners[row] = owner
-        return row
+    def take(self) -> int:
+        """A row; its owner is still to be set."""
+        if self._free:
+            return self._free.pop()
+        self.used += 1
+        return self.used - 1
 
     def give_back(self, row: int) -> None:
         """Let another have the row."""
         self.owners[row] = -1
         self._free.append(row)
+
+
+class DenseRows:
+    """Some dense queries to be set at once."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.owners: list[int] = []
+        self.vectors: list[Dense] = []
+        self.thresholds: list[float] = []
+
+    def add(self, row: int, owner: int, vector: Dense, threshold: float) -> None:
+        """Add one, with the threshold of the stored query that owns it."""
+        self.rows.append(row)
+        self.owners.append(owner)
+        self.vectors.append(vector)
+        self.thresholds.append(threshold)
 
 
 class DenseSpace:
@@ -45,10 +61,11 @@ class DenseSpace:
         self.coded = CodedRows(dim, product)
         self.exact = ExactRows(dim, directory)
 
-    def put(self, rows: Sequence[int], vectors: Sequence[Dense], thresholds: Sequence[float]) -> None:
-        """Set rows, each with its vector and the threshold of its stored query."""
-        places, values = np.array(rows, np.int64), np.stack(vectors)
-        self.coded.put(places, values, np.array(thresholds, np.float64))
+    def put(self, several: DenseRows) -> None:
+        """Set rows."""
+        places, values = np.array(several.rows, np.int64), np.stack(several.vectors)
+        self.rows.owners.put(places, several.owners)
+        self.coded.put(places, values, np.array(several.thresholds, np.float64))
         self.exact.put(places, values)
 
     def remove(self, row: int) -> None:
@@ -66,8 +83,9 @@ class KeywordSpace:
         # The terms of each row, to find its entries by.
         self._terms: dict[int, NDArray[np.uint32]] = {}
 
-    def put(self, row: int, weights: Sparse) -> None:
+    def put(self, row: int, owner: int, weights: Sparse) -> None:
         """Set a row."""
+        self.rows.owners[row] = owner
         self._terms[row] = np.fromiter(weights, np.uint32, len(weights))
         self.postings.put(row, weights)
 

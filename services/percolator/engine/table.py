@@ -30,6 +30,12 @@ class Column:
             wider[: len(self.values)] = self.values
             self.values = wider
 
+    def put(self, numbers: NDArray[np.int64], values: Any) -> None:
+        """Set many."""
+        if len(numbers):
+            self.reserve(int(numbers.max()) + 1)
+            self.values[numbers] = values
+
     def __getitem__(self, number: int) -> Any:
         return self.values[number]
 
