@@ -96,6 +96,7 @@ async def _run(name: str, mesh: MeshSettings, build: Build) -> None:
     bus = await _connect(name, mesh, bus_settings, stopping)
     if bus is None:
         return
+    gc.set_threshold(_GC_ALLOCATIONS, 20, 20)
     parts = await build(Frame(mesh, rpc, bus))
     port = await parts.rpc.start(parts.rpc_address)
     if settings.metrics_port:
@@ -126,7 +127,6 @@ def _calm_collector() -> None:
     """Keep the garbage collector from walking through modules and settings again and again: they stay for good."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GC_ALLOCATIONS, 20, 20)
 
 
 async def _connect(name: str, mesh: MeshSettings, settings: BusSettings, stopping: asyncio.Event) -> Bus | None:

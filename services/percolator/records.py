@@ -56,8 +56,8 @@ def sparse_of(vector: embedder_pb2.EmbeddedVector) -> dict[int, float]:
     return dict(zip(vector.vector.indices, vector.vector.values, strict=True))
 
 
-def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
-    """A record as the engine takes it."""
+def to_domain(record: engine_pb2.StoredQueryRecord, partition: int | None = None) -> StoredQuery:
+    """A record as the engine takes it; its partition need not be found out where it is known."""
     stored = record.stored_query
     created, percolator_id = stored.created_at, stored.percolator_id
     return StoredQuery(
@@ -69,7 +69,7 @@ def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
         enabled=stored.enabled,
         created_ns=created.seconds * 1_000_000_000 + created.nanos,
         expires_ns=stored.expires_at.ToNanoseconds() if stored.HasField("expires_at") else NEVER_NS,
-        partition=partition_of(percolator_id),
+        partition=partition_of(percolator_id) if partition is None else partition,
     )
 
 
@@ -85,6 +85,12 @@ def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) 
 def key_of(tenant: Tenant, percolator_id: str) -> str:
     """The key of a stored query. Raises NotFound for what can't be an id."""
     return tenant.key(_token(partition_of(percolator_id)), percolator_id)
+
+
+def parts_of(key: str) -> tuple[str, int, str]:
+    """Namespace, partition and id of a key."""
+    namespace_id, token, percolator_id = key.split(".")
+    return namespace_id, int(token[1:]), percolator_id
 
 
 def subjects_of(partitions: Iterable[int]) -> list[str]:

@@ -20,8 +20,8 @@ from services.mesh.bus.topology import Bus
 from services.mesh.errors import LensmeshError, Unavailable
 from services.mesh.tenancy import Tenant
 from services.percolator.engine import Engine, IntegerProduct, Matched, Probe, Space, StoredQuery
-from services.percolator.partitions import PARTITIONS, partition_of
-from services.percolator.records import STREAM, Records, key_of, subjects_of, to_domain
+from services.percolator.partitions import PARTITIONS
+from services.percolator.records import STREAM, Records, key_of, parts_of, subjects_of, to_domain
 
 log = structlog.get_logger()
 
@@ -188,7 +188,7 @@ class Shard:
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
         """Bring changes into the engines: the last one of each key counts."""
         latest = {entry.key: entry for entry in entries}
-        mine = [each for each in latest.values() if self._followers.get(_partition(each)) is follower]
+        mine = [each for each in latest.values() if self._followers.get(parts_of(each.key)[1]) is follower]
         async with self._turn:
             self._change(mine)
         self._changes += 1
@@ -198,12 +198,12 @@ class Shard:
     def _change(self, entries: Iterable[Entry]) -> None:
         put: dict[str, list[StoredQuery]] = defaultdict(list)
         for entry in entries:
-            namespace_id, _, percolator_id = entry.key.split(".")
+            namespace_id, partition, percolator_id = parts_of(entry.key)
             try:
                 if entry.deleted:
                     self._engine(Tenant(namespace_id)).remove(percolator_id)
                 else:
-                    put[namespace_id].append(to_domain(engine_pb2.StoredQueryRecord.FromString(entry.value)))
+                    put[namespace_id].append(to_domain(engine_pb2.StoredQueryRecord.FromString(entry.value), partition))
             except (LensmeshError, ValueError) as error:
                 # One record that can't be read must not keep the others from being matched.
                 log.error("stored query left out", percolator_id=percolator_id, error=str(error))
@@ -219,10 +219,6 @@ class Shard:
                 return
             for each in queries:
                 self._put(engine, [each])
-
-
-def _partition(entry: Entry) -> int:
-    return partition_of(entry.key.rpartition(".")[2])
 
 
 class _Follower:
