@@ -49,10 +49,15 @@ def mistakes(classes: tuple[type[BaseSettings], ...], values: Mapping[str, str])
 
 
 def drain_s_max(classes: tuple[type[BaseSettings], ...]) -> float:
-    """Seconds that a service may take to end: its longest drain, then that of its connection to NATS."""
+    """Seconds that a service may take to end: its leave, its longest drain, then that of its connection to NATS."""
     rest = importlib.import_module("services.gateway.rest.server")
-    limits = [each.model_fields["drain_s_max"].default for each in classes if "drain_s_max" in each.model_fields]
-    return float(max(*limits, rest._DRAIN_S) + nats.aio.client.DEFAULT_DRAIN_TIMEOUT)
+    drains = [rest._DRAIN_S, *_defaults(classes, "drain_s_max")]
+    leaves = [0.0, *_defaults(classes, "leave_s_max")]
+    return float(max(leaves) + max(drains) + nats.aio.client.DEFAULT_DRAIN_TIMEOUT)
+
+
+def _defaults(classes: tuple[type[BaseSettings], ...], name: str) -> list[float]:
+    return [each.model_fields[name].default for each in classes if name in each.model_fields]
 
 
 def _subclasses(parent: type[BaseSettings]) -> Iterator[type[BaseSettings]]:

@@ -22,7 +22,7 @@ from services.gateway.core.replays import HEADER, Replays
 from services.gateway.core.usage import UsageCounter
 from services.mesh.errors import FieldViolation, InvalidArgument, ResourceExhausted
 
-# Files under way at a time in one process: at 32 MB each, they have room in the 2 GiB that a pod has for them on disk.
+# Files under way at a time in one process: at 32 MB each, they have room in the 8 GiB that a pod has for them on disk.
 FILES_MAX = 48
 # Their answers hold a secret, which is kept nowhere.
 _NEVER_REPLAYED = frozenset({"CreateKey", "RotateKey"})
