@@ -65,7 +65,7 @@ def to_domain(record: engine_pb2.StoredQueryRecord) -> StoredQuery:
         condition=from_proto(stored.filters) if stored.HasField("filters") else MATCH_ALL,
         enabled=stored.enabled,
         created_ns=created.seconds * 1_000_000_000 + created.nanos,
-        expires_ns=stored.expires_at.ToNanoseconds() if stored.HasField("expires_at") else NEVER_NS,
+        expires_ns=min(stored.expires_at.ToNanoseconds(), NEVER_NS) if stored.HasField("expires_at") else NEVER_NS,
         partition=partition_of(stored.percolator_id),
     )
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 from lensmesh.v1 import engine_pb2
 
 from services.mesh.errors import NotFound, Unavailable
@@ -78,6 +79,11 @@ class Registry:
             NotFound: there is none in this namespace.
         """
         return await self._records.read(tenant, percolator_id)
+
+    async def created(self, tenant: Tenant, percolator_ids: Sequence[str]) -> dict[str, Timestamp]:
+        """When those of some stored queries that there are were stored, by id."""
+        found = await self._records.read_all(tenant, percolator_ids)
+        return {each.stored_query.percolator_id: each.stored_query.created_at for each in found}
 
     def all(self, tenant: Tenant) -> AsyncIterator[engine_pb2.StoredQueryRecord]:
         """Every stored query of a namespace, in no particular order."""

@@ -78,6 +78,17 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         record.stored_query.stats.CopyFrom(await self._matches.stats(tenant, request.percolator_id))
         return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
 
+    async def FindStoredQueries(
+        self, request: engine_pb2.FindStoredQueriesRequest, context: Any
+    ) -> engine_pb2.FindStoredQueriesResponse:
+        """Say which there are."""
+        answer = engine_pb2.FindStoredQueriesResponse()
+        for name, created in (
+            await self._registry.created(Tenant(request.namespace_id), request.percolator_ids)
+        ).items():
+            answer.created_at[name].CopyFrom(created)
+        return answer
+
     async def PercolateAsset(
         self, request: engine_pb2.PercolateAssetRequest, context: Any
     ) -> engine_pb2.PercolateAssetResponse:

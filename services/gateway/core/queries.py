@@ -49,7 +49,7 @@ class Queries:
 
     async def inputs(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[embedder_pb2.EmbedInput]:
         """What is to be embedded for each query. Raises as `vectors`."""
-        made = await asyncio.gather(*(self._input(caller, each, f"queries.{n}") for n, each in enumerate(queries)))
+        made = await asyncio.gather(*(self.input(caller, each, f"queries.{n}") for n, each in enumerate(queries)))
         return list(made)
 
     async def kept(self, caller: Caller, queries: Sequence[feature_pb2.SearchQuery]) -> list[feature_pb2.SearchQuery]:
@@ -85,7 +85,7 @@ class Queries:
         self, caller: Caller, query: feature_pb2.SearchQuery, path: str, *, stored: bool = False
     ) -> embedder_pb2.EmbeddedVector:
         """The vector of one query that stands in the request at a dotted path. Raises as `vectors`."""
-        given = await self._input(caller, query, path)
+        given = await self.input(caller, query, path)
         try:
             answer = await self._embedder.EmbedInputs(
                 embedder_pb2.EmbedInputsRequest(inputs=[given], namespace_id=caller.tenant.namespace_id, lasting=stored)
@@ -94,11 +94,9 @@ class Queries:
             raise at(path, from_rpc_error(error, "embedder")) from error
         return answer.vectors[0]
 
-    async def _input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
-        if query.vector_index not in caller.namespace.vector_indexes:
-            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
-            problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
-            raise at(path, problem)
+    async def input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+        """What is to be embedded for one query that stands in the request at a dotted path. Raises as `vectors`."""
+        check_index(caller, query, path)
         given = embedder_pb2.EmbedInput(vector_index=query.vector_index)
         if query.type == feature_pb2.QUERY_TYPE_TEXT:
             given.text = query.value
@@ -118,3 +116,11 @@ class Queries:
                 raise at(path, from_rpc_error(error, "vision")) from error
             given.image = acquired.content
         return given
+
+
+def check_index(caller: Caller, query: feature_pb2.SearchQuery, path: str) -> None:
+    """Raise InvalidArgument unless the caller's namespace has the index of a query that stands at a dotted path."""
+    if query.vector_index not in caller.namespace.vector_indexes:
+        name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
+        problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
+        raise at(path, problem)

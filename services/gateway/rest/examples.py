@@ -11,6 +11,17 @@ _PHOTOS = "http://127.0.0.1:9000"
 _WORDS = {"vector_index": "multimodal", "type": "text", "value": "a cup of coffee"}
 _CHEAP = {"AND": [{"key": "metadata.price", "operator": "lte", "value": 5}, {"key": "metadata.tags", "value": "hot"}]}
 
+# One line of a body of lines.
+LINES: dict[str, dict[str, Any]] = {
+    "ImportStoredQueries": {
+        "percolator_id": "7d5e8a4e-3c3b-4f0e-9d0a-6f3c1f6f2a11",
+        "collection_ids": ["photos"],
+        "queries": [_WORDS],
+        "min_score": 0.4,
+        "name": "hot drinks",
+        "enabled": True,
+    },
+}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "CreateCollection": {"collection_name": "photos", "metadata": {"team": "search"}},
     "CreateStoredQuery": {
