@@ -247,6 +247,7 @@ def _environment(settings: TritonSettings, libraries: Sequence[Path]) -> dict[st
         # Requests are the unit of parallelism; thread pools inside a model only take turns on the same cores.
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "OPENCV_FOR_THREADS_NUM": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 

@@ -19,7 +19,12 @@ import pytest
 from aiohttp import web
 from PIL import Image, ImageDraw
 
+from runner import servers, triton
 from runner.mesh import Mesh, MeshConfig
+from runner.process import Process
+from services.mesh.bus import topology
+from services.mesh.bus.topology import Bus, BusSettings
+from services.mesh.config import load
 
 TERMINAL = ("DONE", "FAILED", "CANCELLED", "SKIPPED")
 
@@ -126,6 +131,10 @@ def mesh_config(data_dir: Path, photos: PhotoHost, **changes: Any) -> MeshConfig
             "LENSMESH_GATEWAY_STALE_S": "2",
             # Few enough for a test to reach.
             "LENSMESH_VISION_GALLERY_LOGOS_MAX": "4",
+            "LENSMESH_WEBHOOK_BACKOFF_FIRST_S": "0.1",
+            "LENSMESH_WEBHOOK_BACKOFF_MAX_S": "0.5",
+            "LENSMESH_WEBHOOK_BREAKER_FIRST_S": "0.1",
+            "LENSMESH_WEBHOOK_BREAKER_MAX_S": "0.5",
         },
     }
     return MeshConfig(**(given | changes))
@@ -176,3 +185,22 @@ async def tenant(mesh: Mesh, api: Api, request: pytest.FixtureRequest) -> AsyncI
     yield client
     await client.http.aclose()
     await client.channel.close()
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[tuple[Process, str]]:
+    """A nats-server of a test's own, and its URL."""
+    port = triton.free_port(set())
+    process = Process(servers.nats_server(tmp_path, port, "token"), lambda name, line: None)
+    await process.start()
+    await process.wait_ready()
+    yield process, f"nats://token@127.0.0.1:{port}"
+    await process.stop()
+
+
+@pytest.fixture
+async def bus(nats_server: tuple[Process, str]) -> AsyncIterator[Bus]:
+    """A connection to it."""
+    connected = await topology.connect(nats_server[1], "test", stream_replicas=1, settings=load(BusSettings))
+    yield connected
+    await connected.close()

@@ -15,6 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+# As in the services, before numpy is imported: OpenBLAS' threads would spin while the models answer, and be counted.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from bench.vision import datasets, faces, logos, ocr, retrieval, samples
 from bench.vision.engines import Ours, bench_python, serving
 

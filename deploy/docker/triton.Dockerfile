@@ -30,7 +30,7 @@ RUN pip install --no-cache-dir --break-system-packages --only-binary :all: --req
 # Model processes import from here. models/backends stays out: the image has the real onnxruntime backend.
 COPY models/lib/lensmesh_models /opt/tritonserver/backends/python/lensmesh_models
 COPY --from=weights /app/models/repository /models
-ENV HOME=/tmp OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+ENV HOME=/tmp OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OPENCV_FOR_THREADS_NUM=1 TOKENIZERS_PARALLELISM=false
 USER 65532:65532
 EXPOSE 8000 8001 8002
 ENTRYPOINT ["tritonserver"]

@@ -85,6 +85,7 @@ def examine(
     rng = np.random.default_rng(plan.seed)
     truths: list[Truth] = []
     candidates: list[Candidate] = []
+    shipped = logo_marks.Gallery.read(gallery)
     for number in range(plan.pictures):
         size = _SIZES[int(rng.integers(len(_SIZES)))]
         image, placed = composites.picture([mark.mask for mark in marks], photos, size, _LONGS, rng)
@@ -92,16 +93,16 @@ def examine(
         truths += [Truth(number, marks[index].name, composites.box_of(quad)) for index, quad in placed]
         wanted = list(enumerate(truths))[first:]
         regions = logo_search.regions(image, 1.0, gallery["vectors"], networks.detect, networks.embed)
-        for index, region in enumerate(regions):
-            for row in logo_marks.nearest(region, gallery["vectors"]):
-                box = tuple(gallery["boxes"][row].tolist())
-                laid = align(region.patch, gallery["patches"][row], box)
+        for index, (region, near) in enumerate(zip(regions, shipped.nearest(regions), strict=True)):
+            for mark in near:
+                (drawing,), (box,), cosine = mark.patches, mark.boxes, float(mark.vectors[0] @ region.vector)
+                worth = logo_marks.worth(cosine, region, logo_marks.SHIPPED)
+                laid = align(region.patch, drawing, box) if worth else None
                 if laid is None:
                     continue
-                cosine = float(gallery["vectors"][row] @ region.vector)
-                features = logo_marks.features(region, gallery["patches"][row], cosine, laid)
+                features = logo_marks.features(region, drawing, cosine, laid)
                 seen = composites.box_of(np.array(logo_marks.corners(region, box, laid), np.float32))
-                fits = [at for at, truth in wanted if truth.name == gallery["names"][row] and _lies_on(seen, truth.box)]
+                fits = [at for at, truth in wanted if truth.name == mark.name and _lies_on(seen, truth.box)]
                 candidates.append(Candidate(number, index, features, fits[0] if fits else -1))
     return truths, candidates
 

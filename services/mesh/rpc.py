@@ -35,6 +35,9 @@ from services.mesh.validation import validate
 log = structlog.get_logger()
 
 _DOMAIN = "lensmesh"
+# A status travels as metadata, of which gRPC takes 16 KB: more violations and characters than these are left out.
+_VIOLATIONS_MAX = 16
+_MESSAGE_CHARACTERS_MAX = 2_000
 _CODE_NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
 
 
@@ -51,12 +54,15 @@ class RpcSettings(BaseSettings):
 
 def to_status(error: LensmeshError) -> status_pb2.Status:
     """An error as google.rpc.Status with ErrorInfo, and BadRequest and RetryInfo where they apply."""
-    status = status_pb2.Status(code=_CODE_NUMBERS[error.grpc_code], message=error.message)
+    message = error.message
+    if len(message) > _MESSAGE_CHARACTERS_MAX:
+        message = f"{message[:_MESSAGE_CHARACTERS_MAX]}..."
+    status = status_pb2.Status(code=_CODE_NUMBERS[error.grpc_code], message=message)
     info = error_details_pb2.ErrorInfo(reason=error.type.upper(), domain=_DOMAIN, metadata=error.details or {})
     status.details.add().Pack(info)
     if isinstance(error, InvalidArgument):
         bad = error_details_pb2.BadRequest()
-        for violation in error.violations:
+        for violation in error.violations[:_VIOLATIONS_MAX]:
             bad.field_violations.add(field=violation.dotted, description=violation.message, reason=violation.rule)
         status.details.add().Pack(bad)
     if error.retryable:

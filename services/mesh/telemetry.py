@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from services.mesh.config import MeshSettings
 
@@ -27,6 +27,13 @@ JOBS = Counter("lensmesh_jobs_total", "Messages of the bus, by hop and outcome."
 REQUESTS = Counter(
     "lensmesh_requests_total", "Requests, by door, operation and result.", ["door", "operation", "result"]
 )
+DELIVERIES = Counter("lensmesh_deliveries_total", "Calls of webhooks, by outcome.", ["outcome"])
+DELIVERY_SECONDS = Histogram(
+    "lensmesh_delivery_seconds", "Wall seconds of one call of a webhook.", buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+)
+DEAD_DELIVERIES = Counter("lensmesh_deliveries_dead_total", "Matches that were given up and became dead letters.")
+DELIVERY_QUEUE = Gauge("lensmesh_deliveries_queue", "Matches in memory that wait for being delivered.")
+OPEN_BREAKERS = Gauge("lensmesh_deliveries_open_breakers", "Origins that are left alone for a while.")
 
 
 def set_up(service: str, settings: MeshSettings) -> None:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import grpc
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 from lensmesh.v1 import engine_pb2
 
 from services.mesh.errors import NotFound, Unavailable
@@ -80,10 +79,9 @@ class Registry:
         """
         return await self._records.read(tenant, percolator_id)
 
-    async def created(self, tenant: Tenant, percolator_ids: Sequence[str]) -> dict[str, Timestamp]:
-        """When those of some stored queries that there are were stored, by id."""
-        found = await self._records.read_all(tenant, percolator_ids)
-        return {each.stored_query.percolator_id: each.stored_query.created_at for each in found}
+    async def read_all(self, tenant: Tenant, percolator_ids: Sequence[str]) -> list[engine_pb2.StoredQueryRecord]:
+        """Those of some stored queries that there are."""
+        return await self._records.read_all(tenant, percolator_ids)
 
     def all(self, tenant: Tenant) -> AsyncIterator[engine_pb2.StoredQueryRecord]:
         """Every stored query of a namespace, in no particular order."""
@@ -164,24 +162,24 @@ class Registry:
         ms = (time.perf_counter() - started) * 1e3
         return list(await asyncio.gather(*(self._described(tenant, each, ms) for each in matched)))
 
-    async def keys_here(
+    def keys_here(
         self, tenant: Tenant, limit: int, partitions: frozenset[int] | None, stale: Space | None
     ) -> tuple[list[tuple[int, str]], int]:
         """As `Shard.keys`."""
-        return await self._shard.keys(tenant, limit, partitions, stale)
+        return self._shard.keys(tenant, limit, partitions, stale)
 
     async def seen_here(self, partition: int, revision: int) -> None:
         """As `Shard.seen`."""
         await self._shard.seen(partition, revision)
 
-    async def remove_expired(self) -> int:
-        """Remove the stored queries that have expired and that this replica acts on; returns how many."""
-        now_ns, removed = time.time_ns(), 0
-        for tenant, percolator_id in await self._shard.expired(now_ns):
+    async def remove_expired(self) -> list[tuple[Tenant, str]]:
+        """Remove the stored queries that have expired and that this replica acts on; returns them."""
+        now_ns, removed = time.time_ns(), list[tuple[Tenant, str]]()
+        for tenant, percolator_id in self._shard.expired(now_ns):
             if self.owns(percolator_id):
                 try:
                     await self._records.remove(tenant, percolator_id, expired_ns=now_ns)
-                    removed += 1
+                    removed.append((tenant, percolator_id))
                 except NotFound:
                     continue
         return removed
@@ -245,11 +243,10 @@ class Registry:
                 raise from_rpc_error(error, "percolator") from error
             return list(zip(answer.created_ns, answer.percolator_ids, strict=True)), answer.total
 
-        parts = await asyncio.gather(
-            self.keys_here(tenant, limit, own, stale), *(ask(name, partitions) for name, partitions in others.items())
-        )
+        here = self.keys_here(tenant, limit, own, stale)
+        parts = [here, *await asyncio.gather(*(ask(name, partitions) for name, partitions in others.items()))]
         if len(parts) == 1:
-            return parts[0]
+            return here
         return sorted(key for keys, _ in parts for key in keys)[:limit], sum(total for _, total in parts)
 
     async def _seen(self, percolator_id: str, revision: int) -> None:
@@ -280,8 +277,10 @@ class _Silent(Exception):
 class Expiry:
     """Removes stored queries that have expired, until it is stopped."""
 
-    def __init__(self, registry: Registry, every_s: float) -> None:
+    def __init__(self, registry: Registry, forget: Callable[[Tenant, str], Awaitable[None]], every_s: float) -> None:
+        """`forget` is called with each that was removed."""
         self._registry = registry
+        self._forget = forget
         self._every_s = every_s
         self._stopping = asyncio.Event()
 
@@ -289,8 +288,9 @@ class Expiry:
         """Look again and again."""
         while not self._stopping.is_set():
             try:
-                if removed := await self._registry.remove_expired():
-                    log.info("expired stored queries removed", count=removed)
+                for tenant, percolator_id in await self._registry.remove_expired():
+                    await self._forget(tenant, percolator_id)
+                    log.info("expired stored query removed", percolator_id=percolator_id)
             except Exception as error:
                 # They are matched no more, and are looked for again.
                 log.warning("expired stored queries not removed", error=str(error) or type(error).__name__)

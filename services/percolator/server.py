@@ -10,13 +10,17 @@ from services.mesh.config import load
 from services.mesh.rpc import RpcServer
 from services.mesh.service import Frame, Parts
 from services.percolator.cluster import Cluster
-from services.percolator.config import PercolatorSettings, PercolatorWorkerSettings
+from services.percolator.config import PercolatorSettings, PercolatorWorkerSettings, WebhookSettings
+from services.percolator.deliveries import Deliverer
+from services.percolator.delivery_control import DeliveryControl
+from services.percolator.delivery_records import DeliveryRecords
 from services.percolator.matcher import Matcher
 from services.percolator.matches import Matches
 from services.percolator.records import Records
 from services.percolator.registry import Expiry, Registry
 from services.percolator.servicer import PercolatorEngineServicer
 from services.percolator.shard import Shard
+from services.percolator.webhook import Webhooks
 from services.percolator.work import PercolatorWork
 
 
@@ -31,10 +35,12 @@ async def build(frame: Frame) -> Parts:
     registry = Registry(records, shard, cluster, settings)
     matcher = Matcher(registry, settings.batch_assets_max, settings.whole_s_max)
     matches = await Matches.open(frame.bus)
+    deliveries, webhook_settings = await DeliveryRecords.open(frame.bus), load(WebhookSettings)
+    webhooks, control = Webhooks(webhook_settings), DeliveryControl(deliveries, registry)
     rpc = RpcServer(frame.rpc)
     rpc.add_servicer(
         engine_pb2_grpc.add_PercolatorEngineServiceServicer_to_server,
-        PercolatorEngineServicer(registry, matcher, matches),
+        PercolatorEngineServicer(registry, matcher, matches, control),
         "lensmesh.v1.PercolatorEngineService",
     )
     worker = Worker(frame.bus, tasks, PercolatorWork(matcher, matches), load(PercolatorWorkerSettings))
@@ -42,7 +48,12 @@ async def build(frame: Frame) -> Parts:
         rpc=rpc,
         rpc_address=frame.mesh.percolator_address,
         pings={"nats": frame.bus.ping, "stored queries": registry.ping},
-        runnables=[cluster, worker, Expiry(registry, settings.expire_s)],
+        runnables=[
+            cluster,
+            worker,
+            Expiry(registry, control.forget, settings.expire_s),
+            Deliverer(deliveries, registry, webhooks, webhook_settings),
+        ],
         departures=[cluster.leave],
-        closers=[cluster.close, shard.close],
+        closers=[webhooks.close, cluster.close, shard.close],
     )

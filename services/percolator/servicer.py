@@ -11,27 +11,32 @@ from lensmesh.v1 import engine_pb2, engine_pb2_grpc
 from services.mesh.errors import InvalidArgument
 from services.mesh.tenancy import Tenant
 from services.percolator.assets import scored
+from services.percolator.delivery_control import DeliveryControl
 from services.percolator.matcher import Matcher
 from services.percolator.matches import Matches
 from services.percolator.registry import Registry
 
 # With a few vectors each, a message stays below ten megabytes.
 _RECORDS_A_MESSAGE = 200
+# Deliveries that are looked after at a time when many stored queries come at once.
+_TOGETHER = 64
 
 
 class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     """Serves lensmesh.v1.PercolatorEngineService."""
 
-    def __init__(self, registry: Registry, matcher: Matcher, matches: Matches) -> None:
+    def __init__(self, registry: Registry, matcher: Matcher, matches: Matches, deliveries: DeliveryControl) -> None:
         self._registry = registry
         self._matcher = matcher
         self._matches = matches
+        self._deliveries = deliveries
 
     async def PutStoredQuery(
         self, request: engine_pb2.PutStoredQueryRequest, context: Any
     ) -> engine_pb2.PutStoredQueryResponse:
         """Store a query."""
         tenant = Tenant(request.record.namespace_id)
+        await self._deliveries.prepare(request.record)
         if request.replace:
             await self._registry.replace(tenant, request.record)
         else:
@@ -45,6 +50,9 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         tenants = {each.namespace_id for each in request.records}
         if len(tenants) > 1:
             raise InvalidArgument.field("records", "are of more than one tenant", "one_tenant")
+        for start in range(0, len(request.records), _TOGETHER):
+            some = request.records[start : start + _TOGETHER]
+            await asyncio.gather(*(self._deliveries.prepare(each) for each in some))
         await self._registry.put_all(Tenant(tenants.pop()), request.records)
         return engine_pb2.PutStoredQueriesResponse()
 
@@ -65,9 +73,14 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         self, request: engine_pb2.ScanStoredQueriesRequest, context: Any
     ) -> engine_pb2.ScanStoredQueriesResponse:
         """List stored queries."""
+        tenant = Tenant(request.namespace_id)
         stale = (int(request.stale_index), request.current_version) if request.stale_index else None
-        records, total = await self._registry.page(Tenant(request.namespace_id), request.offset, request.limit, stale)
-        return engine_pb2.ScanStoredQueriesResponse(stored_queries=[each.stored_query for each in records], total=total)
+        records, total = await self._registry.page(tenant, request.offset, request.limit, stale)
+        answer = engine_pb2.ScanStoredQueriesResponse(
+            stored_queries=[each.stored_query for each in records], total=total
+        )
+        await self._deliveries.show(tenant, answer.stored_queries)
+        return answer
 
     async def ReadStoredQuery(
         self, request: engine_pb2.ReadStoredQueryRequest, context: Any
@@ -75,18 +88,23 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         """Read a stored query."""
         tenant = Tenant(request.namespace_id)
         record = await self._registry.read(tenant, request.percolator_id)
-        record.stored_query.stats.CopyFrom(await self._matches.stats(tenant, request.percolator_id))
-        return engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
+        answer = engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
+        answer.stored_query.stats.CopyFrom(await self._matches.stats(tenant, request.percolator_id))
+        await self._deliveries.show(tenant, [answer.stored_query])
+        return answer
 
     async def FindStoredQueries(
         self, request: engine_pb2.FindStoredQueriesRequest, context: Any
     ) -> engine_pb2.FindStoredQueriesResponse:
         """Say which there are."""
         answer = engine_pb2.FindStoredQueriesResponse()
-        for name, created in (
-            await self._registry.created(Tenant(request.namespace_id), request.percolator_ids)
-        ).items():
-            answer.created_at[name].CopyFrom(created)
+        for record in await self._registry.read_all(Tenant(request.namespace_id), request.percolator_ids):
+            stored = record.stored_query
+            known = answer.known[stored.percolator_id]
+            known.created_at.CopyFrom(stored.created_at)
+            if stored.HasField("delivery"):
+                known.delivery.CopyFrom(stored.delivery)
+                known.delivery_secret = record.delivery_secret
         return answer
 
     async def PercolateAsset(
@@ -122,7 +140,7 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     ) -> engine_pb2.ListPartitionKeysResponse:
         """List keys for another replica."""
         stale = (int(request.stale_index), request.current_version) if request.stale_index else None
-        keys, total = await self._registry.keys_here(
+        keys, total = self._registry.keys_here(
             Tenant(request.namespace_id), request.limit, frozenset(request.partitions), stale
         )
         return engine_pb2.ListPartitionKeysResponse(
@@ -141,6 +159,7 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
     ) -> engine_pb2.RemoveStoredQueryResponse:
         """Remove a stored query."""
         await self._registry.remove(Tenant(request.namespace_id), request.percolator_id)
+        await self._deliveries.forget(Tenant(request.namespace_id), request.percolator_id)
         return engine_pb2.RemoveStoredQueryResponse()
 
     async def ScanMatches(self, request: engine_pb2.ScanMatchesRequest, context: Any) -> engine_pb2.ScanMatchesResponse:
@@ -166,8 +185,17 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         """Remove all stored queries and matches."""
         tenant = Tenant(request.namespace_id)
         await self._registry.forget(tenant)
+        await self._deliveries.forget_all(tenant)
         await self._matches.remove(tenant, None, None)
         return engine_pb2.PercolatorEngineServiceForgetNamespaceResponse()
+
+    async def QueueDeliveries(
+        self, request: engine_pb2.QueueDeliveriesRequest, context: Any
+    ) -> engine_pb2.QueueDeliveriesResponse:
+        """Send matches again."""
+        since = request.since if request.HasField("since") else None
+        queued = await self._deliveries.queue(Tenant(request.namespace_id), request.percolator_id, since)
+        return engine_pb2.QueueDeliveriesResponse(queued=queued)
 
     async def FollowMatches(
         self, request: engine_pb2.FollowMatchesRequest, context: Any

@@ -1,17 +1,16 @@
 """The stored queries that this replica has in memory: loaded from the bucket by partition, and kept up to date.
 
-One thread alone touches the engines; changes and matching go through it in turn, each in batches.
+Changes and matching take turns, each in batches. Matching lets others run every few milliseconds: in a thread of its
+own it would wait for Python's lock hundreds of times a batch whenever the process has other work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 from lensmesh.v1 import engine_pb2
@@ -26,11 +25,12 @@ from services.percolator.records import STREAM, Records, key_of, subjects_of, to
 
 log = structlog.get_logger()
 
-ResultT = TypeVar("ResultT")
 # Records of matched queries that are kept at hand.
 _RECORDS_KEPT_MAX = 10_000
 # How long a writer waits to see its own write matched.
 _SEEN_S_MAX = 5.0
+# How long matching goes on before others may run.
+_STRETCH_S = 0.002
 # Progress of loading is logged after so many.
 _SAY_EVERY = 200_000
 
@@ -44,7 +44,8 @@ class Shard:
         self._directory = directory
         self._product = IntegerProduct()
         self._engines: dict[str, Engine] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        # Held by whoever changes the engines, or is matching.
+        self._turn = asyncio.Lock()
         # Who follows each partition, and up to which revision its changes are being matched.
         self._followers: dict[int, _Follower] = {}
         self._loaded: set[int] = set()
@@ -67,7 +68,7 @@ class Shard:
         await follower.start()
         kept = {each for each in wanted if self._followers.get(each) is follower}
         self._loaded |= kept
-        log.info("stored queries loaded", partitions=len(kept), count=await self.count())
+        log.info("stored queries loaded", partitions=len(kept), count=self.count)
 
     async def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
@@ -76,15 +77,17 @@ class Shard:
             self._loaded.discard(partition)
             if follower not in self._followers.values():
                 await follower.stop()
-            await self._run(partial(self._forget, partition))
+            async with self._turn:
+                for engine in self._engines.values():
+                    engine.remove_partition(partition)
         self._kept.clear()
 
     async def close(self) -> None:
         """Follow no more."""
         for follower in set(self._followers.values()):
             await follower.stop()
-        await self._run(self._close)
-        self._thread.shutdown()
+        for engine in self._engines.values():
+            engine.close()
 
     async def ping(self) -> None:
         """Raise unless every partition that was asked for is loaded and followed."""
@@ -101,10 +104,20 @@ class Shard:
         Raises:
             Unavailable: one of the partitions is not loaded.
         """
-        asked = self._asked(partitions)
-        return await self._run(lambda: self._engine(tenant).match(probes, asked))
+        async with self._turn:
+            steps = self._engine(tenant).steps(probes, self._asked(partitions))
+            rested = time.perf_counter()
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    matched: list[Matched] = end.value
+                    return matched
+                if time.perf_counter() - rested > _STRETCH_S:
+                    await asyncio.sleep(0)
+                    rested = time.perf_counter()
 
-    async def keys(
+    def keys(
         self,
         tenant: Tenant,
         limit: int,
@@ -116,18 +129,16 @@ class Shard:
         Raises:
             Unavailable: one of the partitions is not loaded.
         """
-        asked = self._asked(partitions)
-        return await self._run(lambda: self._engine(tenant).keys(limit, partitions=asked, stale=stale))
+        return self._engine(tenant).keys(limit, partitions=self._asked(partitions), stale=stale)
 
-    async def expired(self, now_ns: int) -> list[tuple[Tenant, str]]:
+    def expired(self, now_ns: int) -> list[tuple[Tenant, str]]:
         """The loaded stored queries that have expired."""
-        return await self._run(
-            lambda: [(Tenant(name), each) for name, engine in self._engines.items() for each in engine.expired(now_ns)]
-        )
+        return [(Tenant(name), each) for name, engine in self._engines.items() for each in engine.expired(now_ns)]
 
-    async def count(self) -> int:
+    @property
+    def count(self) -> int:
         """How many stored queries are loaded."""
-        return await self._run(lambda: sum(len(each) for each in self._engines.values()))
+        return sum(len(each) for each in self._engines.values())
 
     async def seen(self, partition: int, revision: int) -> None:
         """Wait until changes of a partition up to a revision are being matched.
@@ -168,28 +179,18 @@ class Shard:
             raise Unavailable(f"{len(missing)} of {PARTITIONS} partitions of stored queries are not loaded here yet")
         return asked
 
-    def _close(self) -> None:
-        for engine in self._engines.values():
-            engine.close()
-
-    def _forget(self, partition: int) -> None:
-        for engine in self._engines.values():
-            engine.remove_partition(partition)
-
     def _engine(self, tenant: Tenant) -> Engine:
         known = self._engines.get(tenant.namespace_id)
         if known is None:
             known = self._engines[tenant.namespace_id] = Engine(self._product, self._directory)
         return known
 
-    async def _run(self, work: Callable[[], ResultT]) -> ResultT:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
         """Bring changes into the engines: the last one of each key counts."""
         latest = {entry.key: entry for entry in entries}
         mine = [each for each in latest.values() if self._followers.get(_partition(each)) is follower]
-        await self._run(lambda: self._change(mine))
+        async with self._turn:
+            self._change(mine)
         self._changes += 1
         for entry in mine:
             self._kept.pop(entry.key, None)

@@ -65,7 +65,7 @@ async def test_scores_are_counted_in_bins(space: Api, collection: str, photos: P
     whole = await dry_run(space, percolator_id)
     bins = whole["histogram"]
     assert [(round(n / 20, 2), round((n + 1) / 20, 2)) for n in range(20)] == [
-        (round(each["lower"], 2), round(each["upper"], 2)) for each in bins
+        (round(each["low"], 2), round(each["high"], 2)) for each in bins
     ]
     assert (5, 5, 2) == (whole["evaluated"], sum(each["count"] for each in bins), whole["matched"])
     assert (2, 1) <= (bins[19]["count"], bins[0]["count"])

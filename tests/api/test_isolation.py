@@ -87,6 +87,7 @@ async def test_nothing_of_another_namespace_is_found_by_rest(mine: Api, other: O
         ("POST", f"/assets/{asset}/near-duplicates"),
         ("GET", f"/percolators/queries/{other.percolator_id}"),
         ("DELETE", f"/percolators/queries/{other.percolator_id}"),
+        ("POST", f"/percolators/queries/{other.percolator_id}/redeliver"),
         ("GET", f"/logos/{other.logo_id}"),
         ("DELETE", f"/logos/{other.logo_id}"),
     ]
@@ -108,6 +109,7 @@ async def test_nothing_of_another_namespace_is_found_by_grpc(mine: Api, other: O
         ("FindNearDuplicates", asset_pb2.FindNearDuplicatesRequest(**asset)),
         ("GetStoredQuery", percolator_pb2.GetStoredQueryRequest(percolator_id=stored)),
         ("DeleteStoredQuery", percolator_pb2.DeleteStoredQueryRequest(percolator_id=stored)),
+        ("RedeliverMatches", percolator_pb2.RedeliverMatchesRequest(percolator_id=stored)),
         ("GetLogo", logo_pb2.GetLogoRequest(logo_id=other.logo_id)),
         ("DeleteLogo", logo_pb2.DeleteLogoRequest(logo_id=other.logo_id)),
     ]

@@ -16,8 +16,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from runner.mesh import Mesh
 from services.gateway.core.core import Operation
-from services.gateway.rest.codec import encode
 from services.gateway.rest.routes import bindings
+from services.mesh.json_encoding import encode
 from tests.api.doors import METHODS, rest_refusal, rpc_refused
 from tests.conftest import Api, PhotoHost, api_of
 

@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.rest.codec import encode
+from services.mesh.json_encoding import encode
 
 
 @given(st.integers(-(10**9), 10**11), st.sampled_from([1, 1_000, 1_000_000, 10**9]), st.integers(0, 999_999_999))

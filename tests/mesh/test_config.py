@@ -9,13 +9,14 @@ from services.gateway.config import DoorSettings, GatewaySettings
 from services.mesh.bus.topology import BusSettings
 from services.mesh.config import ConfigError, MeshSettings, load, load_or_exit
 from services.mesh.models import ModelSet, TritonSettings
+from services.mesh.outbound.config import OutboundSettings
 from services.mesh.rpc import RpcSettings
-from services.percolator.config import PercolatorWorkerSettings
+from services.percolator.config import PercolatorWorkerSettings, WebhookSettings
 from services.vision.acquire.config import AcquireSettings
 
 EVERY = [
     AcquireSettings, BusSettings, DoorSettings, EmbedderWorkerSettings, GatewaySettings, MeshSettings, MilvusSettings,
-    PercolatorWorkerSettings, RpcSettings, TritonSettings,
+    OutboundSettings, PercolatorWorkerSettings, RpcSettings, TritonSettings, WebhookSettings,
 ]  # fmt: skip
 
 

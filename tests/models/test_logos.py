@@ -103,6 +103,45 @@ async def test_a_mark_is_the_same_on_any_ground(lite: Client, ink: str, ground: 
     assert _nearest([{"vector": plain["vectors"][0]}], other) > 0.9
 
 
+async def test_a_mark_is_told_from_others_with_more_and_fewer_views(lite: Client) -> None:
+    """Among several marks, each of one view or of two, the one that a photo shows is named."""
+    bolt = _mark("black", None)
+    others = [
+        _png(drawn)
+        for drawn in (
+            bolt.transpose(Image.Transpose.ROTATE_180),
+            bolt.crop((0, 0, 240, 120)),
+            _mark("black", "white").crop((0, 100, 240, 240)),
+            _mark("black", "white").transpose(Image.Transpose.ROTATE_90),
+        )
+    ]
+    marks = await lite.documents("logo_mark", "MARK", IMAGE=[*others, _png(bolt)])
+    assert {1, 2} == {len(mark["vectors"]) for mark in marks}
+    photo = _photo_with(_mark("white", None), (60, 70), 130, 8)
+
+    (regions,) = await lite.documents("logos", "REGIONS", IMAGE=[photo], LINES=_NO_LINES)
+    named = json.dumps([{"name": str(number), **mark} for number, mark in enumerate(marks)]).encode()
+    (logos,) = await lite.documents("logo_verifier", "LOGOS", REGIONS=[json.dumps(regions).encode()], MARKS=[named])
+
+    assert "4" == logos[0]["name"]
+    assert logos[0]["confidence"] >= _THRESHOLD
+
+
+async def test_parts_of_a_read_line_are_no_regions(lite: Client) -> None:
+    """What lies inside of a read line and is much shorter is a letter, not a mark; the rest stays."""
+    photo = _photo_with(_mark("white", None), (60, 70), 130, 8)
+    line = {"text": "coffee", "confidence": 0.9, "quad": [[0, 0], [400, 0], [400, 220], [0, 220]]}
+
+    (every,) = await lite.documents("logos", "REGIONS", IMAGE=[photo], LINES=_NO_LINES)
+    (apart,) = await lite.documents("logos", "REGIONS", IMAGE=[photo], LINES=[json.dumps([line]).encode()])
+
+    assert apart
+    assert [each for each in every if each in apart] == apart
+    left_out = [np.array(each["quad"]) for each in every if each not in apart]
+    assert left_out
+    assert all((quad.min(axis=0) < (400, 220)).all() and np.ptp(quad, axis=0).max() < 0.6 * 400 for quad in left_out)
+
+
 async def test_photos_without_logos_stay_empty(lite: Client) -> None:
     """No sample photo shows a mark of the gallery, and none is found at the set's threshold."""
     for name in ("cat.jpg", "china.jpg", "coffee.jpg", "grace_hopper.jpg"):

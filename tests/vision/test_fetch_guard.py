@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from services.mesh.errors import FetchFailed, FetchRefused
+from services.mesh.outbound.guard import Endpoint, parse_endpoint, refusal
 from services.vision.acquire import AcquireSettings, Fetcher
-from services.vision.acquire.guard import Endpoint, parse_endpoint, refusal
 from tests.vision.photo_host import Names, PhotoHost, photo_host
 
 REFUSED = [

@@ -51,12 +51,14 @@ def tiles(width: int, height: int, *, window_px: int) -> list[Tile]:
     return found
 
 
-def suppress(boxes: NDArray[Any], scores: NDArray[Any], *, overlap_max: float) -> list[int]:
+def suppress(
+    boxes: NDArray[Any], scores: NDArray[Any], *, overlap_max: float, kept_max: int | None = None
+) -> list[int]:
     """Greedy non-maximum suppression: indices kept, best first. ``boxes`` [N,4] as left, top, right, bottom."""
     kept: list[int] = []
     areas = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     order = np.argsort(-scores, kind="stable")
-    while order.size:
+    while order.size and len(kept) != kept_max:
         best, rest = order[0], order[1:]
         kept.append(int(best))
         inner = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])

@@ -5,6 +5,7 @@ ECC (Evangelidis and Psarakis 2008) from the best of a few turns; then correlati
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ from lensmesh_models.logo_regions import SIDE, Patch
 
 _TURNS_DEGREES = (0.0, -12.0, 12.0, -24.0, 24.0)
 _SIZES = (1.0, 0.85)
+_STARTS = tuple(
+    cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), turn, size).astype(np.float32)
+    for size in _SIZES
+    for turn in _TURNS_DEGREES
+)
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-3)
 _SMOOTH_PX = 5  # of ECC's own filter: wider sees further, narrower is more exact
 _BLUR = 1.0  # standard deviation in pixels before edges are compared
@@ -57,22 +63,17 @@ def align(seen: Patch, mark: Patch, box: tuple[float, float, float, float]) -> A
 
 def _best_start(picture: Grey, drawing: Grey) -> NDArray[np.float32]:
     """The warp, among a few turns and sizes about the middle, that correlates best at half the resolution."""
-    middle = SIDE / 2
-    small = cv2.resize(cv2.GaussianBlur(picture, (0, 0), 2), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).ravel()
-    small = small - small.mean()
-    best: tuple[float, NDArray[np.float32]] | None = None
     blurred = cv2.GaussianBlur(drawing, (0, 0), 2)
-    for size in _SIZES:
-        for turn in _TURNS_DEGREES:
-            warp = cv2.getRotationMatrix2D((middle, middle), turn, size).astype(np.float32)
-            moved = cv2.warpAffine(blurred, warp, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
-            other = cv2.resize(moved, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).ravel()
-            other = other - other.mean()
-            score = float(small @ other / (np.linalg.norm(small) * np.linalg.norm(other) + 1e-6))
-            if best is None or score > best[0]:
-                best = (score, warp)
-    assert best is not None
-    return best[1]
+    moved = [cv2.warpAffine(blurred, warp, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE) for warp in _STARTS]
+    rows = _halved([cv2.GaussianBlur(picture, (0, 0), 2), *moved])
+    return _STARTS[int(np.argmax(rows[1:] @ rows[0]))].copy()  # ECC writes into it
+
+
+def _halved(images: Sequence[Grey]) -> Grey:
+    """Each image at half the resolution as a row of mean 0 and length 1, so that products are correlations."""
+    rows = np.stack([cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).ravel() for image in images])
+    rows -= rows.mean(axis=1, keepdims=True)
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + 1e-6))
 
 
 def _around(box: tuple[float, float, float, float]) -> NDArray[np.bool_]:

@@ -87,7 +87,7 @@ def found(pixels: NDArray[np.uint8], seen: list[tuple[Look, dict[str, NDArray[An
     long = (every[:, 2:] - every[:, :2]).max(axis=1, initial=0) * scale
     good = np.flatnonzero((confidences >= _CONFIDENCE_MIN) & (long >= _SIDE_MIN_PX))
     good = good[np.argsort(-confidences[good], kind="stable")][: 2 * _CANDIDATES_MAX]
-    kept = good[suppress(every[good], confidences[good], overlap_max=_OVERLAP_MAX)[:REGIONS_MAX]]
+    kept = good[suppress(every[good], confidences[good], overlap_max=_OVERLAP_MAX, kept_max=REGIONS_MAX)]
     return [Found(tuple(every[index].tolist()), float(confidences[index])) for index in kept]
 
 
@@ -134,6 +134,7 @@ def shapes(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Boxes [N,4] around connected shapes that stand out from their surroundings, parts a gap apart joined."""
     lab = cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)
     most = np.array(pixels.shape[1::-1]) * _SHARE_MAX
+    labels = np.empty(pixels.shape[:2], np.int32)  # the same for all: new memory takes longer than labelling
     boxes = []
     for channel, step in zip(cv2.split(lab), _STEPS, strict=True):
         for window in _WINDOWS_PX:
@@ -143,12 +144,12 @@ def shapes(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
                 for gap in _GAPS_PX:
                     kernel = np.ones((gap, gap), np.uint8)
                     joined = binary if gap == 1 else cv2.morphologyEx(binary, cv2.MORPH_CLOSE, kernel)
-                    boxes.append(_components(joined, most))
+                    boxes.append(_components(joined, most, labels))
     return np.concatenate(boxes)
 
 
-def _components(binary: NDArray[Any], most: NDArray[Any]) -> NDArray[np.float64]:
-    _, _, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+def _components(binary: NDArray[Any], most: NDArray[Any], labels: NDArray[np.int32]) -> NDArray[np.float64]:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(binary, labels=labels, connectivity=8)
     stats = stats[1:]
     sides = stats[:, 2:4]
     good = (stats[:, 4] >= _AREA_MIN_PX) & (sides.max(axis=1, initial=0) >= _SIDE_MIN_PX) & (sides <= most).all(axis=1)

@@ -6,6 +6,7 @@ A gallery that ships and marks that somebody uploads go through the same functio
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,31 @@ class Region:
     cohort: float
 
 
+class Gallery:
+    """Marks that regions are compared with, their vectors in one matrix."""
+
+    def __init__(self, marks: Sequence[Mark]) -> None:
+        self._marks = marks
+        self.vectors = np.concatenate([np.empty((0, DIM), np.float32), *(mark.vectors for mark in marks)])
+        self._firsts = np.cumsum([0, *(len(mark.vectors) for mark in marks[:-1])])  # rows, one a mark
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, Any]) -> Gallery:
+        """The gallery that ships, of names [N], vectors [N,DIM], patches [N,SIDE,SIDE] and boxes [N,4]."""
+        rows = zip(arrays["names"], arrays["vectors"], arrays["patches"], arrays["boxes"].tolist(), strict=True)
+        return cls([Mark(str(name), vector[None], (patch,), (tuple(box),)) for name, vector, patch, box in rows])
+
+    def nearest(self, regions: Sequence[Region]) -> list[list[Mark]]:
+        """For each region the marks that are nearest by their nearest view, at most CANDIDATES_MAX, in any order."""
+        if not regions or not self._marks:
+            return [[] for _ in regions]
+        views = np.stack([region.vector for region in regions]) @ self.vectors.T
+        cosines = np.maximum.reduceat(views, self._firsts, axis=1)
+        count = min(CANDIDATES_MAX, len(self._marks))
+        rows = np.argpartition(cosines, -count, axis=1)[:, -count:]
+        return [[self._marks[row] for row in chosen] for chosen in rows.tolist()]
+
+
 def cohort(vectors: Vectors, gallery: Vectors) -> NDArray[np.float32]:
     """For each of the vectors [B,DIM] the mean cosine [B] of a few marks that come after the nearest ones.
 
@@ -166,10 +192,13 @@ def read_region(document: Mapping[str, Any]) -> Region:
 
 
 def judge(region: Region, marks: Iterable[Mark], bar: Bar = SHIPPED) -> dict[str, Any] | None:
-    """The best of the marks that the region shows, as {name, confidence, quad}; None where it shows none of them."""
+    """The best of the marks that the region shows, as {name, confidence, quad}; None where it shows none of them.
+
+    ``marks`` are those of ``Gallery.nearest``: each that is worth it is laid over the region.
+    """
     best: dict[str, Any] | None = None
     nearest_first = sorted(((mark.vectors @ region.vector, mark) for mark in marks), key=lambda pair: -pair[0].max())
-    for cosines, mark in nearest_first[:CANDIDATES_MAX]:
+    for cosines, mark in nearest_first:
         view = int(cosines.argmax())
         if not worth(float(cosines[view]), region, bar):
             break
@@ -214,14 +243,6 @@ def certainty(seen: Mapping[str, float], bar: Bar) -> float:
     return float(1 / (1 + np.exp(-(bar.bias + sum(weight * seen[name] for name, weight in bar.weights.items())))))
 
 
-def nearest(region: Region, gallery: Vectors) -> list[int]:
-    """Rows of the gallery [N,DIM] that are worth laying over a region, nearest first, at most CANDIDATES_MAX."""
-    cosines = gallery @ region.vector
-    count = min(CANDIDATES_MAX, len(cosines))
-    rows = np.argpartition(-cosines, count - 1)[:count]
-    return [int(row) for row in rows[np.argsort(-cosines[rows])] if worth(float(cosines[row]), region, SHIPPED)]
-
-
 def worth(cosine: float, region: Region, bar: Bar) -> bool:
     """Whether a mark is near enough for the cost of laying it over the region."""
     known = {"margin": cosine - region.cohort, "cosine": cosine, "size": _size(region), "place": region.confidence}
@@ -231,22 +252,22 @@ def worth(cosine: float, region: Region, bar: Bar) -> bool:
 def _size(region: Region) -> float:
     """0 for 16 pixels, 1 for 256 and more."""
     left, top, right, bottom = region.box
-    return float(np.clip(np.log2(max(right - left, bottom - top, 1.0) / 16) / 4, 0, 1))
+    return min(max(math.log2(max(right - left, bottom - top, 1.0) / 16) / 4, 0.0), 1.0)
 
 
-def apart_from_text(regions: Sequence[Region], lines: Sequence[Mapping[str, Any]]) -> list[Region]:
-    """The regions that are no part of a read line ``{"quad"}``: a letter of a word looks like a mark that is one.
+def apart_from_text(boxes: Sequence[Box], lines: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Whether each box is no part of a read line ``{"quad"}``: a letter of a word looks like a mark that is one.
 
-    A region that covers most of a line stays: lettering may be the mark.
+    What covers most of a line is none: lettering may be the mark.
     """
-    boxes = [_bounds(line["quad"]) for line in lines]
-    return [region for region in regions if not any(_is_part(np.reshape(region.box, (2, 2)), box) for box in boxes)]
+    bounds = [_bounds(line["quad"]) for line in lines]
+    return [not any(_is_part(np.reshape(box, (2, 2)), line) for line in bounds) for box in boxes]
 
 
-def _is_part(region: NDArray[Any], line: NDArray[Any]) -> bool:
-    shared = np.prod(np.maximum(np.minimum(region[1], line[1]) - np.maximum(region[0], line[0]), 0))
-    inside = bool(shared >= _IN_LINE_MIN * np.prod(region[1] - region[0]))
-    return inside and bool((region[1] - region[0]).max() < _LINE_COVERED_MIN * (line[1] - line[0]).max())
+def _is_part(box: NDArray[Any], line: NDArray[Any]) -> bool:
+    shared = np.prod(np.maximum(np.minimum(box[1], line[1]) - np.maximum(box[0], line[0]), 0))
+    inside = bool(shared >= _IN_LINE_MIN * np.prod(box[1] - box[0]))
+    return inside and bool((box[1] - box[0]).max() < _LINE_COVERED_MIN * (line[1] - line[0]).max())
 
 
 def _bounds(quad: Any) -> NDArray[Any]:
@@ -289,4 +310,5 @@ def _unpacked(text: str) -> Patch:
 
 
 def _listed(vector: Vectors) -> list[float]:
-    return [round(float(value), 5) for value in vector]
+    listed: list[float] = np.round(vector.astype(np.float64), 5).tolist()
+    return listed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lensmesh_models import logo_detection
-from lensmesh_models.logo_marks import Mark, Region, Vectors, cohort
+from lensmesh_models.logo_marks import Mark, Region, Vectors, apart_from_text, cohort
 from lensmesh_models.logo_regions import Box, Patch, cut, drawn_box
 
 # uint8 [1,H,W,3] -> SCORES, SIDES; and patches uint8 [B,64,64] -> unit vectors float32 [B,DIM].
@@ -26,22 +26,30 @@ class NoMark(ValueError):
     """An image holds nothing that could be a mark."""
 
 
-def regions(pixels: NDArray[np.uint8], scale: float, gallery: Vectors, detect: Detect, embed: Embed) -> list[Region]:
+def regions(
+    pixels: NDArray[np.uint8],
+    scale: float,
+    gallery: Vectors,
+    detect: Detect,
+    embed: Embed,
+    lines: Sequence[Mapping[str, Any]] = (),
+) -> list[Region]:
     """The regions of a picture, best first, boxes in pixels of an original ``scale`` times as large as ``pixels``.
 
-    ``gallery`` [N,DIM] are the marks that ship, at least a dozen: what likeness is measured against.
+    ``gallery`` [N,DIM] are the marks that ship, at least a dozen: what likeness is measured against. Parts of the read
+    ``lines``, in pixels of the original, are left out.
     """
     seen = [(look, detect(look.canvas)) for look in logo_detection.looks(pixels)]
     places = logo_detection.found(pixels, seen)
-    cuts = [(place, patch) for place in places if (patch := cut(pixels, place.box)) is not None]
+    boxes = [_times(place.box, scale) for place in places]
+    apart = zip(places, boxes, apart_from_text(boxes, lines), strict=True)
+    kept = [(place, box) for place, box, is_apart in apart if is_apart]
+    cuts = [(*each, patch) for each in kept if (patch := cut(pixels, each[0].box)) is not None]
     if not cuts:
         return []
-    vectors = embed(np.stack([patch for _, patch in cuts]))
+    vectors = embed(np.stack([patch for _, _, patch in cuts]))
     rows = zip(cuts, vectors, cohort(vectors, gallery).tolist(), strict=True)
-    return [
-        Region(_times(place.box, scale), place.confidence, patch, vector, others)
-        for (place, patch), vector, others in rows
-    ]
+    return [Region(box, place.confidence, patch, vector, others) for (place, box, patch), vector, others in rows]
 
 
 def _times(box: Box, scale: float) -> Box:

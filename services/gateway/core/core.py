@@ -26,6 +26,7 @@ from services.gateway.core.assets import Assets
 from services.gateway.core.batch import Batch
 from services.gateway.core.calls import Calls, Handler, Operation
 from services.gateway.core.collections import Collections
+from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.dry_run import DryRun
 from services.gateway.core.exports import Exports
 from services.gateway.core.features import Features
@@ -48,6 +49,8 @@ from services.mesh.blobs import BlobStore
 from services.mesh.bus import topology
 from services.mesh.bus.tasks import TaskStore
 from services.mesh.bus.topology import Bus
+from services.mesh.config import load
+from services.mesh.outbound.config import OutboundSettings
 
 READ = namespace_pb2.PERMISSION_READ
 WRITE = namespace_pb2.PERMISSION_WRITE
@@ -114,8 +117,9 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     index = Index(tasks, collections, files, stubs.embedder, settings)
     assets = Assets(stubs.embedder, stubs.percolator, collections, files, links)
     features = Features(stubs.embedder, queries, collections, files, links)
-    percolators = Percolators(stubs.percolator, queries, collections, files, settings)
-    imports = Imports(stubs.percolator, stubs.embedder, queries, collections, files, settings)
+    deliveries = Deliveries(stubs.percolator, load(OutboundSettings))
+    percolators = Percolators(stubs.percolator, queries, collections, files, deliveries, settings)
+    imports = Imports(stubs.percolator, stubs.embedder, queries, collections, files, deliveries, settings)
     percolate = Percolate(stubs.percolator, stubs.embedder, queries, collections, files)
     namespaces = Namespaces(directory, stubs.vision, stubs.embedder, stubs.percolator, collections, tasks, blobs)
     state = Tasks(tasks, collections)
@@ -154,7 +158,7 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "PercolatorService.ExportStoredQueries": (READ, Exports(stubs.percolator, queries).run),
         "PercolatorService.DryRunStoredQuery": (READ, DryRun(stubs.percolator, stubs.embedder, settings).run),
         "PercolatorService.Percolate": (READ, percolate.run),
-        "PercolatorService.RedeliverMatches": (WRITE, percolators.delete),
+        "PercolatorService.RedeliverMatches": (WRITE, deliveries.redeliver),
         "MatchService.ListMatches": (READ, percolators.matches),
         "MatchService.DeleteMatch": (WRITE, percolators.delete_match),
         "MatchService.WatchMatches": (READ, percolators.watch),

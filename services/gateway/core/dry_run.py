@@ -99,7 +99,7 @@ class _Tally:
 
     def answer(self, truncated: bool) -> api.DryRunStoredQueryResponse:
         histogram = [
-            api.ScoreBin(lower=number / BINS, upper=(number + 1) / BINS, count=count)
+            api.ScoreBin(low=number / BINS, high=(number + 1) / BINS, count=count)
             for number, count in enumerate(self._bins)
         ]
         return api.DryRunStoredQueryResponse(

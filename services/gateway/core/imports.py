@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from lensmesh.v1 import embedder_pb2_grpc, engine_pb2, engine_pb2_grpc
 from lensmesh.v1 import percolator_pb2 as api
 
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.collections import Collections
+from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.queries import Queries
 from services.gateway.core.stored import check, check_vectors, full, most, record_of
@@ -58,6 +58,7 @@ class Imports:
         queries: Queries,
         collections: Collections,
         files: Files,
+        deliveries: Deliveries,
         settings: GatewaySettings,
     ) -> None:
         self.engine = engine
@@ -65,6 +66,7 @@ class Imports:
         self.queries = queries
         self.collections = collections
         self.files = files
+        self.deliveries = deliveries
         self.settings = settings
 
     async def run(
@@ -171,6 +173,7 @@ class _Import:
                 self._fail(number, line)
                 continue
             try:
+                self._parts.deliveries.check(line)
                 check(line, self._parts.files)
                 ids = [await self._collection_id(name, n) for n, name in enumerate(line.collection_ids)]
             except LensmeshError as error:
@@ -205,7 +208,9 @@ class _Import:
             await self._parts.engine.PutStoredQueries(engine_pb2.PutStoredQueriesRequest(records=some))
             self._stored += len(some)
 
-    async def _record(self, pending: Pending, known: dict[str, Timestamp], room: _Room) -> engine_pb2.StoredQueryRecord:
+    async def _record(
+        self, pending: Pending, known: dict[str, engine_pb2.KnownStoredQuery], room: _Room
+    ) -> engine_pb2.StoredQueryRecord:
         if pending.error is not None:
             raise pending.error
         wanted = pending.wanted
@@ -214,15 +219,21 @@ class _Import:
         percolator_id = wanted.percolator_id or str(uuid.uuid4())
         kept = await self._parts.queries.kept(self._caller, wanted.queries)
         record = record_of(self._caller, wanted, percolator_id, pending.collection_ids, kept, vectors)
-        if percolator_id in known:
-            record.stored_query.created_at.CopyFrom(known[percolator_id])
-        else:
+        if percolator_id not in known:
             room.take()
-            known[percolator_id] = record.stored_query.created_at
+            known[percolator_id] = engine_pb2.KnownStoredQuery(created_at=record.stored_query.created_at)
+        before = known[percolator_id]
+        record.stored_query.created_at.CopyFrom(before.created_at)
+        if wanted.HasField("delivery"):
+            self._parts.deliveries.put(record, wanted)
+        elif before.HasField("delivery"):
+            # Exports leave it out: importing one must not take it away.
+            record.stored_query.delivery.CopyFrom(before.delivery)
+            record.delivery_secret = before.delivery_secret
         return record
 
-    async def _known(self, pending: Sequence[Pending]) -> dict[str, Timestamp]:
-        """When those that are there already were stored, by id."""
+    async def _known(self, pending: Sequence[Pending]) -> dict[str, engine_pb2.KnownStoredQuery]:
+        """Those that are there already, by id."""
         given = [each.wanted.percolator_id for each in pending if each.wanted.percolator_id]
         if not given:
             return {}
@@ -231,7 +242,7 @@ class _Import:
                 namespace_id=self._caller.tenant.namespace_id, percolator_ids=dict.fromkeys(given)
             )
         )
-        return dict(answer.created_at)
+        return dict(answer.known)
 
     async def _room(self) -> _Room:
         answer = await self._parts.engine.ScanStoredQueries(

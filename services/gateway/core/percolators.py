@@ -11,6 +11,7 @@ from lensmesh.v1 import engine_pb2, engine_pb2_grpc, match_pb2, percolator_pb2
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.collections import Collections
+from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
@@ -27,9 +28,11 @@ class Percolators:
         queries: Queries,
         collections: Collections,
         files: Files,
+        deliveries: Deliveries,
         settings: GatewaySettings,
     ) -> None:
         self._files = files
+        self._deliveries = deliveries
         self._settings = settings
         self._engine = engine
         self._queries = queries
@@ -144,6 +147,7 @@ class Percolators:
         percolator_id: str,
     ) -> engine_pb2.StoredQueryRecord:
         """A stored query with its vectors, checked."""
+        self._deliveries.check(request)
         check(request, self._files)
         vectors = await self._queries.vectors(caller, request.queries, stored=True)
         check_vectors(request.queries, vectors)
@@ -154,4 +158,6 @@ class Percolators:
             )
         )
         kept = await self._queries.kept(caller, request.queries)
-        return record_of(caller, request, percolator_id, collection_ids, kept, vectors)
+        record = record_of(caller, request, percolator_id, collection_ids, kept, vectors)
+        self._deliveries.put(record, request)
+        return record

@@ -1,6 +1,7 @@
-"""Messages from and to the API's JSON: its field names, aliases, enum names and nulls, which are not ProtoJSON's.
+"""Messages from the API's JSON: its field names, aliases, enum names and nulls, which are not ProtoJSON's.
 
-Rules on values are `services.mesh.validation`'s; here only names and types are checked, all mistakes at once.
+Writing is `services.mesh.json_encoding`'s, rules on values `services.mesh.validation`'s; here only names and types are
+checked, all mistakes at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import binascii
 import difflib
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -223,134 +223,6 @@ _SCALARS: dict[int, tuple[Callable[[object], bool], Callable[[Any], Any], str]] 
 def _kind(value: object) -> str:
     kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
     return kinds.get(type(value), "an object" if isinstance(value, Mapping) else "a list")
-
-
-def encode(message: Message) -> Any:
-    """A message as JSON values: every field present, null where nothing is set."""
-    return _encoder(message.DESCRIPTOR)(message)
-
-
-def encode_field(message: Message, field: FieldDescriptor) -> Any:
-    """One field of a message as a JSON value."""
-    return _field_encoder(field)(message)
-
-
-def encode_given(message: Message) -> Any:
-    """A message as JSON values, without what is not set; dense vectors as arrays, which orjson writes by itself."""
-    own = _GIVEN_ENCODERS.get(message.DESCRIPTOR.full_name)
-    if own:
-        return own(message)
-    given: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        one = encode_given if field.message_type else _value_encoder(field)
-        given[json_name(field)] = [one(each) for each in value] if field.is_repeated else one(value)
-    return given
-
-
-def _vector(vector: Any) -> Any:
-    """A vector: a list of numbers when dense, {"indices", "values"} when sparse."""
-    if vector.dense:
-        # float32 in its shortest form: 0.1 instead of 0.10000000149011612.
-        return [float(str(each)) for each in np.frombuffer(vector.dense, dtype="<f4")]
-    return {"indices": list(vector.indices), "values": [float(str(np.float32(each))) for each in vector.values]}
-
-
-def _embedding(embedding: Any) -> Any:
-    shown = _vector(embedding.vector)
-    return {"vector": shown} if isinstance(shown, list) else shown
-
-
-_Encoder = Callable[[Any], Any]
-
-
-@cache
-def _encoder(descriptor: Descriptor) -> _Encoder:
-    """What encodes messages of a type: what is known of the type is asked once, not for each message."""
-    own = _ENCODERS.get(descriptor.full_name)
-    if own:
-        return own
-    # Filled after it is made, as a message may hold others of its own type.
-    plan: list[tuple[str, _Encoder]] = []
-
-    def encoder(message: Message) -> Any:
-        if not plan:
-            plan.extend((json_name(field), _field_encoder(field)) for field in descriptor.fields)
-        return {name: of_field(message) for name, of_field in plan}
-
-    return encoder
-
-
-@cache
-def _field_encoder(field: FieldDescriptor) -> _Encoder:
-    """What encodes one field of a message."""
-    name = field.name
-    if field.message_type and field.message_type.GetOptions().map_entry:
-        inner = _value_encoder(field.message_type.fields_by_name["value"])
-        return lambda message: {key: inner(each) for key, each in getattr(message, name).items()}
-    one = _value_encoder(field)
-    if field.is_repeated:
-        return lambda message: [one(each) for each in getattr(message, name)]
-    if not field.has_presence:
-        return lambda message: one(getattr(message, name))
-    # An object of the caller's that was never given is an empty one.
-    bare_struct = field.message_type and field.message_type.full_name == _STRUCT and not field.containing_oneof
-
-    def present(message: Message) -> Any:
-        if message.HasField(name):
-            return one(getattr(message, name))
-        return {} if bare_struct else None
-
-    return present
-
-
-def _value_encoder(field: FieldDescriptor) -> _Encoder:
-    if field.message_type is not None:
-        return _encoder(field.message_type)
-    if field.type == _F.TYPE_ENUM:
-        return enum_names(field.enum_type).get
-    if field.type == _F.TYPE_BYTES:
-        return lambda value: base64.b64encode(value).decode()
-    return lambda value: value
-
-
-def _timestamp(stamp: Any) -> str:
-    """RFC 3339 in UTC with as many digits as are needed, as protobuf's own `ToJsonString`, in a seventh of its time."""
-    if stamp.nanos % 1_000:
-        return str(stamp.ToJsonString())
-    precision = "seconds" if not stamp.nanos else "microseconds" if stamp.nanos % 1_000_000 else "milliseconds"
-    moment = datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1_000, tzinfo=None)
-    return moment.isoformat(timespec=precision) + "Z"
-
-
-def _struct(struct: Any) -> dict[str, Any]:
-    return {key: _json_value(each) for key, each in struct.fields.items()}
-
-
-def _json_value(value: Any) -> Any:
-    """A JSON value, with integers where a Struct, which knows doubles only, holds whole numbers."""
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _struct(value.struct_value)
-    if kind == "list_value":
-        return [_json_value(each) for each in value.list_value.values]
-    if kind == "number_value":
-        number = value.number_value
-        return int(number) if number.is_integer() and abs(number) < 2**53 else number
-    return None if kind in (None, "null_value") else getattr(value, kind)
-
-
-_ENCODERS: dict[str, _Encoder] = {
-    _STRUCT: _struct,
-    _VALUE: _json_value,
-    _TIMESTAMP: _timestamp,
-    _VECTOR: _vector,
-    "lensmesh.v1.Embedding": _embedding,
-}
-
-
-_GIVEN_ENCODERS: dict[str, _Encoder] = _ENCODERS | {
-    _VECTOR: lambda vector: np.frombuffer(vector.dense, "<f4") if vector.dense else _vector(vector),
-}
 
 
 def new_message(descriptor: Descriptor) -> Message:

@@ -31,6 +31,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "min_score": 0.4,
         "name": "hot drinks",
         "metadata": {"owner": "ann"},
+        "delivery": {"webhook_url": f"{_PHOTOS}/hook", "secret": "whsec_bGVuc21lc2ggZXhhbXBsZSBzZWNyZXQ="},
     },
     "IndexImage": {
         "url": f"{_PHOTOS}/coffee.jpg",

@@ -10,9 +10,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect
 
-from services.gateway.rest.codec import decode, encode_given, new_message
+from services.gateway.rest.codec import decode, new_message
 from services.gateway.spool import line_too_large
 from services.mesh.errors import BadRequest, LensmeshError
+from services.mesh.json_encoding import encode_given
 from services.mesh.validation import validate
 
 MEDIA_TYPE = "application/x-ndjson"

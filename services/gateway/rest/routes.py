@@ -23,13 +23,14 @@ from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.calls import Answer, Calls, Operation
 from services.gateway.rest import ndjson
-from services.gateway.rest.codec import decode, encode, encode_field, new_message, set_text
+from services.gateway.rest.codec import decode, new_message, set_text
 from services.gateway.rest.errors import error_response
 from services.gateway.rest.multipart import head_descriptor, read_form
 from services.gateway.rest.views import shaped
 from services.gateway.spool import Incoming, spool
 from services.mesh import telemetry
 from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
+from services.mesh.json_encoding import encode, encode_field
 from services.mesh.json_names import answers_lines, takes_lines
 from services.mesh.rpc import as_lensmesh_error, from_rpc_error
 from services.mesh.validation import validate

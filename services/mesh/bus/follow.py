@@ -47,9 +47,11 @@ class Entry:
         return self.subject.split(".", 2)[2]
 
 
-async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0) -> AsyncIterator[Entry | None]:
+async def follow(
+    bus: Bus, stream: str, subjects: Sequence[str], after: int = 0, *, bodies: bool = True
+) -> AsyncIterator[Entry | None]:
     """Every message of these subjects behind a sequence, and those to come; None whenever there is no more yet."""
-    async for entries in follow_batches(bus, stream, subjects, after):
+    async for entries in follow_batches(bus, stream, subjects, after, bodies=bodies):
         for entry in entries:
             yield entry
         if not entries or not entries[-1].pending:
@@ -57,7 +59,7 @@ async def follow(bus: Bus, stream: str, subjects: Sequence[str], after: int = 0)
 
 
 async def follow_batches(
-    bus: Bus, stream: str, subjects: Sequence[str], after: int = 0
+    bus: Bus, stream: str, subjects: Sequence[str], after: int = 0, *, bodies: bool = True
 ) -> AsyncIterator[Sequence[Entry]]:
     """Like `follow`, as many messages at a time as are there; empty once when there is nothing to begin with."""
     consumer: _Consumer | None = None
@@ -65,7 +67,7 @@ async def follow_batches(
         while True:
             try:
                 if consumer is None:
-                    consumer = await _Consumer.make(bus, stream, subjects, after)
+                    consumer = await _Consumer.make(bus, stream, subjects, after, headers_only=not bodies)
                     if not consumer.pending:
                         yield ()
                 async for entries in _arriving(consumer.pull, after):
@@ -97,14 +99,20 @@ async def _arriving(pull: Pull, after: int) -> AsyncIterator[Sequence[Entry]]:
 
 
 async def scan(
-    bus: Bus, stream: str, subjects: Sequence[str], *, bodies: bool = True, since: datetime | None = None
+    bus: Bus,
+    stream: str,
+    subjects: Sequence[str],
+    *,
+    bodies: bool = True,
+    since: datetime | None = None,
+    after: int = 0,
 ) -> AsyncIterator[Entry]:
-    """Every message of these subjects that is there now, oldest first.
+    """Every message of these subjects that is there now, oldest first: all, since a time, or else behind a sequence.
 
     Raises:
         nats.errors.Error or nats.js.errors.Error: the server does not answer.
     """
-    consumer = await _Consumer.make(bus, stream, subjects, 0, headers_only=not bodies, since=since)
+    consumer = await _Consumer.make(bus, stream, subjects, after, headers_only=not bodies, since=since)
     try:
         left = consumer.pending
         while left > 0:
@@ -160,7 +168,11 @@ class _Consumer:
             headers_only=headers_only or None,
         )
         if since:
-            config.deliver_policy, config.opt_start_time = DeliverPolicy.BY_START_TIME, since
+            config.deliver_policy, config.opt_start_time, config.opt_start_seq = (
+                DeliverPolicy.BY_START_TIME,
+                since,
+                None,
+            )
         info = await bus.js.add_consumer(stream, config)
         return cls(bus, stream, info.name, info.num_pending or 0, await Pull.open(bus, stream, info.name))
 

@@ -13,7 +13,7 @@ import nats
 import structlog
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, KeyValueConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, KeyValueConfig, RePublish, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 from nats.js.kv import KeyValue
 from pydantic import Field
@@ -66,6 +66,10 @@ HOPS = (VISION, EMBEDDER, PERCOLATOR)
 
 DEAD_LETTERS = "LENSMESH_DEAD_LETTERS"
 DEAD_LETTER_SUBJECT = "lensmesh.dead"
+# Matches that a webhook did not take, among the dead letters.
+DEAD_DELIVERY_SUBJECT = f"{DEAD_LETTER_SUBJECT}.delivery"
+# Every match as it is stored, for whoever may connect to NATS: its key follows, the payload is the match.
+MATCH_SUBJECT = "lensmesh.match"
 CANCEL_SUBJECT = "lensmesh.cancel"
 
 TASKS = "lensmesh_tasks"
@@ -77,6 +81,8 @@ STORED_QUERIES = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
 # The percolators that are there, and what each has loaded.
 PERCOLATORS = "lensmesh_percolators"
+# How the deliveries of matches stand.
+DELIVERIES = "lensmesh_deliveries"
 # The logos that namespaces upload, with their marks.
 LOGOS = "lensmesh_logos"
 # Blobs that fit into one message; larger ones are in the object store.
@@ -93,7 +99,7 @@ IDEMPOTENCY = "lensmesh_idempotency"
 USAGE = "lensmesh_usage"
 BUCKETS = (
     *(TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS),
-    *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE, PERCOLATORS),
+    *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE, DELIVERIES, PERCOLATORS),
 )
 _DAY_S = 86_400.0
 # Seconds after which a bucket forgets what was written; the others never do.
@@ -110,6 +116,10 @@ def bucket_stream(bucket: str) -> str:
 def bucket_subject(bucket: str, key: str) -> str:
     """The subject of a key of a KV bucket."""
     return f"$KV.{bucket}.{key}"
+
+
+# Buckets whose values the server publishes once more when they are stored.
+_REPUBLISHED = {MATCHES: RePublish(src=bucket_subject(MATCHES, ">"), dest=f"{MATCH_SUBJECT}.>")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +205,11 @@ async def _ensure(js: JetStreamContext, replicas: int, settings: BusSettings) ->
         ),
     )
     for bucket in BUCKETS:
+        republish = _REPUBLISHED.get(bucket)
         try:
             await js.key_value(bucket)
+            if republish:
+                await _ensure_republish(js, bucket, republish)
         except NotFoundError:
             # Direct reads cost half of those through the API. A replica's may be a moment old, which compare-and-set
             # notices on every write.
@@ -208,12 +221,20 @@ async def _ensure(js: JetStreamContext, replicas: int, settings: BusSettings) ->
                     storage=StorageType.FILE,
                     replicas=replicas,
                     direct=True,
+                    republish=republish,
                 )
             )
     try:
         await js.object_store(BLOBS)
     except NotFoundError:
         await js.create_object_store(BLOBS, storage=StorageType.FILE, replicas=replicas)
+
+
+async def _ensure_republish(js: JetStreamContext, bucket: str, republish: RePublish) -> None:
+    """Have a bucket that an older version made republish, too; all else of it stays as it is."""
+    config = (await js.stream_info(bucket_stream(bucket))).config
+    if config.republish != republish:
+        await js.update_stream(config.evolve(republish=republish))
 
 
 async def _ensure_stream(js: JetStreamContext, config: StreamConfig) -> None:

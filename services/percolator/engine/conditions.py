@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from services.mesh.filters import AllOf, Condition, Leaf, NoneOf, Operator, matches, value_at, words
 
 Truths = NDArray[np.bool_]
+Rows = NDArray[np.int64]
 Document = Mapping[str, object]
-# Below so many conditions of a shape, one by one is as cheap.
+# Fewer conditions of a shape are as cheap one by one.
 _TOGETHER_MIN = 16
 _FIRST = 16
 # Rows that a shape may have taken in since it was made, beyond four times those that it has, before it is made anew:
@@ -42,7 +43,7 @@ class _Column(Protocol):
     """The values that one leaf of a shape compares with, a row a condition."""
 
     def put(self, row: int, leaf: Leaf) -> None: ...
-    def truths(self, document: Document, used: int) -> Truths: ...
+    def truths(self, document: Document, rows: Rows) -> Truths: ...
 
 
 _Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
@@ -96,14 +97,14 @@ class _EqualColumn:
         self._wanted = _room(self._wanted, row)
         self._wanted[row] = [self._codes.made(_identity(each, self._case_sensitive)) for each in _values(leaf)]
 
-    def truths(self, document: Document, used: int) -> Truths:
+    def truths(self, document: Document, rows: Rows) -> Truths:
         found = _elements(value_at(self._path, document))
         known = self._codes.known(
             _identity(each, self._case_sensitive) for each in found if isinstance(each, str | int | float)
         )
-        equal: Truths = np.zeros(used, np.bool_)
-        if len(known):
-            equal = np.asarray(np.isin(self._wanted[:used], known).any(axis=1))
+        equal, wanted = np.zeros(len(rows), np.bool_), self._wanted[rows]
+        for code in known:
+            equal |= (wanted == code).any(axis=1)
         return ~equal if self._negated else equal
 
 
@@ -119,11 +120,11 @@ class _WordsColumn:
         self._wanted = _room(self._wanted, row)
         self._wanted[row] = [self._codes.made(each) for each in words(str(leaf.value))]
 
-    def truths(self, document: Document, used: int) -> Truths:
-        held = np.zeros(used, np.bool_)
+    def truths(self, document: Document, rows: Rows) -> Truths:
+        held, wanted = np.zeros(len(rows), np.bool_), self._wanted[rows]
         for each in _elements(value_at(self._path, document)):
             if isinstance(each, str):
-                held |= np.isin(self._wanted[:used], self._codes.known(iter(words(each)))).all(axis=1)
+                held |= np.isin(wanted, self._codes.known(iter(words(each)))).all(axis=1)
         return held
 
 
@@ -139,13 +140,13 @@ class _OrderColumn:
         self._bounds = _room(self._bounds, row)
         self._bounds[row] = leaf.value
 
-    def truths(self, document: Document, used: int) -> Truths:
+    def truths(self, document: Document, rows: Rows) -> Truths:
         found = value_at(self._path, document)
         if isinstance(found, bool) or not isinstance(found, int | float) or found != found:
-            return np.zeros(used, np.bool_)
+            return np.zeros(len(rows), np.bool_)
         if abs(found) > _EXACT_MAX:
             raise _Unknown
-        return self._compare(self._bounds[:used], float(found))
+        return self._compare(self._bounds[rows], float(found))
 
 
 class _TextOrderColumn:
@@ -160,11 +161,11 @@ class _TextOrderColumn:
         self._bounds = _room(self._bounds, row)
         self._bounds[row] = leaf.value if self._case_sensitive else str(leaf.value).casefold()
 
-    def truths(self, document: Document, used: int) -> Truths:
+    def truths(self, document: Document, rows: Rows) -> Truths:
         found = value_at(self._path, document)
         if not isinstance(found, str):
-            return np.zeros(used, np.bool_)
-        return self._compare(self._bounds[:used], found if self._case_sensitive else found.casefold())
+            return np.zeros(len(rows), np.bool_)
+        return self._compare(self._bounds[rows], found if self._case_sensitive else found.casefold())
 
 
 class _SameColumn:
@@ -176,8 +177,8 @@ class _SameColumn:
     def put(self, row: int, leaf: Leaf) -> None:
         """Nothing differs from row to row."""
 
-    def truths(self, document: Document, used: int) -> Truths:
-        return np.full(used, matches(self._leaf, document))
+    def truths(self, document: Document, rows: Rows) -> Truths:
+        return np.full(len(rows), matches(self._leaf, document))
 
 
 def _values(leaf: Leaf) -> tuple[object, ...]:
@@ -232,11 +233,6 @@ class _Shape:
         """Conditions that it has."""
         return self.used - len(self._free)
 
-    @property
-    def cost(self) -> int:
-        """Values that are compared to evaluate all rows."""
-        return self.used * len(self._columns)
-
     def put(self, condition: Condition) -> int:
         """Add a condition; returns its row."""
         row = self._free.pop() if self._free else self.used
@@ -250,17 +246,17 @@ class _Shape:
         """Give a row back."""
         self._free.append(row)
 
-    def truths(self, document: Document) -> Truths:
-        """Which rows hold, bool[used]. Raises _Unknown."""
+    def truths(self, document: Document, rows: Rows) -> Truths:
+        """Which of these rows, int64[N], hold; bool[N]. Raises _Unknown."""
         columns = iter(self._columns)
 
         def evaluate(condition: Condition) -> Truths:
             if isinstance(condition, Leaf):
-                return next(columns).truths(document, self.used)
+                return next(columns).truths(document, rows)
             inner = [evaluate(each) for each in condition.conditions]
             if isinstance(condition, AllOf):
-                return np.logical_and.reduce(inner) if inner else np.ones(self.used, np.bool_)
-            any_of = np.logical_or.reduce(inner) if inner else np.zeros(self.used, np.bool_)
+                return np.logical_and.reduce(inner) if inner else np.ones(len(rows), np.bool_)
+            any_of = np.logical_or.reduce(inner) if inner else np.zeros(len(rows), np.bool_)
             return ~any_of if isinstance(condition, NoneOf) else any_of
 
         return evaluate(self._example)
@@ -339,9 +335,9 @@ class Conditions:
         self._shape_of[number], self._row_of[number] = shape_number, shape.put(condition)
 
     def _shape_truths(self, shape: _Shape, numbers: NDArray[np.int64], document: Document) -> Truths:
-        if len(numbers) >= max(_TOGETHER_MIN, shape.cost // 500):
+        if len(numbers) >= _TOGETHER_MIN:
             try:
-                return shape.truths(document)[self._row_of[numbers]]
+                return shape.truths(document, self._row_of[numbers])
             except _Unknown:
                 pass
         return np.array([matches(self._conditions[number], document) for number in numbers], np.bool_)

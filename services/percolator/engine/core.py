@@ -7,7 +7,7 @@ that matches is ever ruled out, so that the result is that of scoring every stor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +172,19 @@ class Engine:
     def match(
         self, probes: Sequence[Probe], partitions: Sequence[int] | None = None, now_ns: int | None = None
     ) -> list[Matched]:
-        """The stored queries that each asset matches.
+        """The stored queries that each asset matches. For the arguments, see `steps`."""
+        steps = self.steps(probes, partitions, now_ns)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: list[Matched] = end.value
+                return found
+
+    def steps(
+        self, probes: Sequence[Probe], partitions: Sequence[int] | None = None, now_ns: int | None = None
+    ) -> Generator[None, None, list[Matched]]:
+        """Match in steps of a few milliseconds; between them its caller may do something else, but change nothing.
 
         A dense query's score is the cosine clipped to 0..1, the best where the asset has several vectors in one index;
         a keyword query's is the inner product, clipped likewise; a query whose index the asset lacks, or whose own
@@ -182,10 +194,14 @@ class Engine:
         Args:
             partitions: only stored queries of these count; None: all.
             now_ns: stored queries that expire until then don't count; None: the clock's time.
+
+        Returns:
+            What each asset matches.
         """
         now_ns = time.time_ns() if now_ns is None else now_ns
         selected = [self._selected(probe.asset, len(probes)) for probe in probes]
-        scanned = self._scan(
+        yield
+        scanned = yield from self._scan(
             [probe.asset if chosen is None else None for probe, chosen in zip(probes, selected, strict=True)],
             min((probe.min_score for probe in probes), default=0.0),
         )
@@ -205,6 +221,7 @@ class Engine:
             if allowed is not None:
                 numbers = numbers[allowed[self._partition.values[numbers]]]
             matched.append(self._score(probe, numbers, words, len(candidates)))
+            yield
         return matched
 
     # Putting.
@@ -294,7 +311,7 @@ class Engine:
         numbers = self._space_numbers
         return [(space, numbers[space]) for space, each in asset.dense.items() if len(each) and space in numbers]
 
-    def _scan(self, assets: Sequence[Asset | None], min_score: float) -> list[list[Numbers]]:
+    def _scan(self, assets: Sequence[Asset | None], min_score: float) -> Generator[None, None, list[list[Numbers]]]:
         """For each asset, the stored queries that the first pass leaves; for None, nothing."""
         found: list[list[Numbers]] = [[] for _ in assets]
         vectors: dict[int, tuple[list[Dense], list[int]]] = {}
@@ -310,6 +327,7 @@ class Engine:
                 owners, of_assets = dense.rows.owners.values[rows], positions[which]
                 for position in np.unique(of_assets):
                     found[position].append(owners[of_assets == position])
+                yield
         return found
 
     def _words(self, asset: Asset) -> Words:

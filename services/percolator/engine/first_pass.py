@@ -117,7 +117,7 @@ class CodedRows:
     def scan(
         self, vectors: Dense, min_score: float, used: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Pairs of a vector and a row that may reach its threshold: indices into `vectors`, and rows.
+        """Pairs of a vector and a row that may reach its threshold: indices into `vectors`, and rows; block by block.
 
         Args:
             vectors: of unit length, float32[B, D]; each must be `codable`.
@@ -140,9 +140,8 @@ class CodedRows:
             bounds += self._shift[start:end]
             lowest = np.clip(bounds, -(2.0**30), 2.0**30).astype(np.int32)
             places = np.flatnonzero(self._product(left, block)[:, : end - start] >= lowest)
-            if len(places):
-                which, rows = np.divmod(places, end - start)
-                yield which, rows + start
+            which, rows = np.divmod(places, end - start)
+            yield which, rows + start
 
     def _grow(self, rows: int) -> None:
         while len(self._threshold) < rows:

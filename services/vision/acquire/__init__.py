@@ -11,19 +11,14 @@ from services.mesh.errors import FileTooLarge
 from services.vision.acquire.config import AcquireSettings
 from services.vision.acquire.decode import NormalisedImage
 from services.vision.acquire.fetch import FetchedFile, Fetcher
-from services.vision.acquire.guard import AddressRefused, Endpoint, Guard, GuardedConnector
 from services.vision.acquire.pool import DecoderPool
 
 __all__ = [
     "AcquireSettings",
     "Acquirer",
-    "AddressRefused",
     "DecoderPool",
-    "Endpoint",
     "FetchedFile",
     "Fetcher",
-    "Guard",
-    "GuardedConnector",
     "NormalisedImage",
 ]
 

@@ -1,36 +1,22 @@
 """The limits of fetching and decoding, read from the environment with all mistakes reported at once.
 
-What the limits protect lives beside their use: `guard`, `fetch`, `decode` and `pool`; nothing here opens a socket.
+What the limits protect lives beside their use: `fetch`, `decode` and `pool`; nothing here opens a socket.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from pydantic import BeforeValidator, Field
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-
+from services.mesh.outbound.config import OutboundSettings
 from services.vision.acquire.decode import DecodeLimits
-from services.vision.acquire.guard import ALLOW_SETTING, Endpoint, parse_endpoint
 
 
-def _endpoints(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return tuple(parse_endpoint(entry) for entry in value.split(",") if entry.strip())
-
-
-class AcquireSettings(BaseSettings):
+class AcquireSettings(OutboundSettings):
     """Every limit that vision keeps while it acquires an image; set by `LENSMESH_VISION_<NAME>`."""
 
     model_config = SettingsConfigDict(env_prefix="LENSMESH_VISION_", frozen=True, populate_by_name=True)
 
-    fetch_allow: Annotated[tuple[Endpoint, ...], NoDecode, BeforeValidator(_endpoints)] = Field(
-        default=(),
-        validation_alias=ALLOW_SETTING,
-        description="address:port pairs, comma-separated, that the address guard lets through; for photo hosts on a"
-        " private network. Exact pairs, so that opening a photo host does not open its neighbours.",
-    )
     fetch_bytes_max: int = Field(
         default=32 * 1024 * 1024, ge=1, description="bytes of one file; a 64 Mpx photo as JPEG has about 25 MB"
     )

@@ -17,9 +17,10 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from services.mesh.errors import FetchFailed, FetchRefused, FetchUnavailable, FileTooLarge, LensmeshError
+from services.mesh.outbound.connector import GuardedConnector
+from services.mesh.outbound.guard import ALLOW_SETTING, AddressRefused, Guard
+from services.mesh.outbound.resolver import SystemResolver
 from services.vision.acquire.config import AcquireSettings
-from services.vision.acquire.guard import ALLOW_SETTING, AddressRefused, Guard, GuardedConnector
-from services.vision.acquire.resolver import SystemResolver
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # RFC 9110 and RFC 6585: statuses below 500 that ask to try again.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lensmesh_models.logo_marks import OWN, distinct, judge, read_mark, read_region
+from lensmesh_models.logo_marks import OWN, Gallery, distinct, judge, read_mark, read_region
 from lensmesh_models.serving import BadInput, Model, Tensors, documents, values
 
 # The caller passes the nearest few; each costs about 2 ms a region that it is near to.
@@ -34,4 +34,5 @@ def _logos(regions: bytes, marks: bytes) -> list[dict[str, Any]]:
         raise BadInput(f"MARKS is no list of named documents of logo_mark: {error}") from error
     if len(known) > _MARKS_MAX:
         raise BadInput(f"{len(known)} marks, at most {_MARKS_MAX} are compared")
-    return distinct([found for place in places if (found := judge(place, known, OWN)) is not None])
+    near = zip(places, Gallery(known).nearest(places), strict=True)
+    return distinct([found for place, few in near if (found := judge(place, few, OWN)) is not None])

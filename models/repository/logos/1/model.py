@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from lensmesh_models import logo_detection
 from lensmesh_models.images import decode
-from lensmesh_models.logo_marks import Mark, Region, apart_from_text, distinct, judge, nearest, region_document
+from lensmesh_models.logo_marks import Gallery, Region, distinct, judge, region_document
 from lensmesh_models.logo_search import regions
 from lensmesh_models.logos import find, lexicon
 from lensmesh_models.serving import BadInput, Model, Tensors, call, documents, optional_values, strings, values
@@ -27,15 +27,13 @@ class TritonPythonModel(Model):
     def load(self) -> None:
         self.known = lexicon(json.loads((self.folder / "brands.json").read_text(encoding="utf-8")))
         with np.load(self.folder / "gallery.npz") as gallery:
-            self.names = [str(name) for name in gallery["names"]]
-            self.vectors, self.patches = gallery["vectors"], gallery["patches"]
-            self.boxes = [(left, top, right, bottom) for left, top, right, bottom in gallery["boxes"].tolist()]
+            self.gallery = Gallery.read(gallery)
 
     def answer(self, request: Any) -> Tensors:
         images = values(request, "IMAGE")
         given = optional_values(request, "LINES", len(images))
         lines = [_lines(*pair) for pair in zip(images, given, strict=True)]
-        seen = [apart_from_text(self._regions(image), read) for image, read in zip(images, lines, strict=True)]
+        seen = [self._regions(*pair) for pair in zip(images, lines, strict=True)]
         words = [find(read, self.known) for read in lines]
         logos = [distinct(found + self._marks(places)) for found, places in zip(words, seen, strict=True)]
         tensors: Tensors = {"LOGOS": documents(logos)}
@@ -43,17 +41,14 @@ class TritonPythonModel(Model):
             tensors["REGIONS"] = documents([region_document(place) for place in places] for places in seen)
         return tensors
 
-    def _regions(self, image: bytes) -> list[Region]:
+    def _regions(self, image: bytes, lines: list[dict[str, Any]]) -> list[Region]:
         picture = decode(image, side_px=_SHORT_SIDE_PX)
         pixels = picture.pixels()
-        return regions(pixels, picture.width / pixels.shape[1], self.vectors, _detect, _embed)
+        return regions(pixels, picture.width / pixels.shape[1], self.gallery.vectors, _detect, _embed, lines)
 
     def _marks(self, places: list[Region]) -> list[dict[str, Any]]:
-        found = (judge(place, map(self._mark, nearest(place, self.vectors))) for place in places)
+        found = map(judge, places, self.gallery.nearest(places))
         return [finding for finding in found if finding is not None]
-
-    def _mark(self, row: int) -> Mark:
-        return Mark(self.names[row], self.vectors[row : row + 1], (self.patches[row],), (self.boxes[row],))
 
 
 def _detect(canvas: Any) -> Tensors:

@@ -1,7 +1,7 @@
 """The address guard: which addresses a URL given by a stranger may lead this service to.
 
 It decides on the address a socket is about to connect to, so that literals in any notation, redirects and names that
-change their answer (DNS rebinding) are all seen. Schemes, redirects and reading are the fetcher's.
+change their answer (DNS rebinding) are all seen. Schemes, redirects and reading are the caller's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-
-from aiohttp import TCPConnector
-from aiohttp.abc import AbstractResolver
 
 #: The environment variable that opens single address:port pairs.
 ALLOW_SETTING = "LENSMESH_FETCH_ALLOW"
@@ -155,22 +152,3 @@ class Guard:
             raise OSError(f"address family {family} is not IP")
         self.check(str(address[0]), int(address[1]))
         return socket.socket(family, kind, protocol)
-
-
-class GuardedConnector(TCPConnector):
-    """An aiohttp connector whose every connection passes a guard; use it for any URL that a stranger gave.
-
-    `limit` and `limit_per_host` are connections, `resolver` defaults to aiohttp's own.
-    """
-
-    def __init__(
-        self, guard: Guard, *, limit: int, limit_per_host: int, resolver: AbstractResolver | None = None
-    ) -> None:
-        # Addresses are tried in turn: a race of them (happy eyeballs) would swallow AddressRefused.
-        super().__init__(
-            limit=limit,
-            limit_per_host=limit_per_host,
-            resolver=resolver,
-            socket_factory=guard.make_socket,
-            happy_eyeballs_delay=None,
-        )

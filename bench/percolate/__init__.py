@@ -1,0 +1,1 @@
+"""`make bench-percolate`: what matching a new asset against stored queries costs."""

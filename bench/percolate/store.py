@@ -1,0 +1,210 @@
+"""The percolator with a real nats-server: how long loading its stored queries takes, and updates while it matches."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, engine_pb2_grpc, feature_pb2, percolator_pb2
+from lensmesh.v1 import pipeline_pb2 as pipeline
+from nats.js.api import StreamInfo
+
+from bench.percolate.samples import COLLECTION, SPACE, Samples, Vectors
+from bench.processes import cpu_seconds
+from runner import servers, triton
+from runner.process import Process
+from services.mesh.bus import topology
+from services.mesh.bus.tasks import now
+from services.mesh.bus.topology import Bus, BusSettings
+from services.mesh.config import load
+from services.mesh.tenancy import Tenant
+from services.percolator.records import STREAM, key_of
+
+TENANT = Tenant("ns_bench")
+UPDATES_PER_S, UPDATE_S = 1_000, 15
+# As an import sends them; each call returns when its stored queries are being matched.
+_UPDATES_A_CALL = 20
+# Assets that are being matched at a time while updates go on.
+_MATCHING = 64
+_LOAD_S_MAX = 600.0
+
+
+def _vector(vector: Vectors) -> embedder_pb2.EmbeddedVector:
+    dense = common_pb2.Vector(dense=vector.astype("<f4").tobytes())
+    return embedder_pb2.EmbeddedVector(
+        vector_index=common_pb2.VECTOR_INDEX_MULTIMODAL, model_version=SPACE[1], vector=dense
+    )
+
+
+def _record(percolator_id: str, vector: Vectors, threshold: float) -> engine_pb2.StoredQueryRecord:
+    query = feature_pb2.SearchQuery(
+        vector_index=common_pb2.VECTOR_INDEX_MULTIMODAL, type=feature_pb2.QUERY_TYPE_TEXT, value="a red shoe on a beach"
+    )
+    stored = percolator_pb2.StoredQuery(
+        percolator_id=percolator_id,
+        collection_ids=[COLLECTION],
+        queries=[query],
+        min_score=threshold,
+        enabled=True,
+        created_at=now(),
+    )
+    stored.metadata.update({"owner": "ann"})
+    return engine_pb2.StoredQueryRecord(
+        namespace_id=TENANT.namespace_id, stored_query=stored, vectors=[_vector(vector)]
+    )
+
+
+class Durable:
+    """A nats-server with many stored queries, and a percolator."""
+
+    def __init__(self, directory: Path, samples: Samples, say: Callable[[str], None]) -> None:
+        self._samples = samples
+        self._say = say
+        taken = {triton.free_port(set())}
+        port, own = taken.copy().pop(), triton.free_port(taken)
+        self.nats_url, self.address = f"nats://token@127.0.0.1:{port}", f"127.0.0.1:{own}"
+        self.nats = Process(servers.nats_server(directory, port, "token"), lambda name, line: None)
+        settings = {"LENSMESH_NATS_URL": self.nats_url, "LENSMESH_PERCOLATOR_ADDRESS": self.address}
+        self.percolator = Process(servers.service("percolator", self.address, settings), lambda name, line: None)
+
+    async def start(self) -> None:
+        """Start the server, and write the stored queries into it."""
+        await self.nats.start()
+        await self.nats.wait_ready()
+        self.bus: Bus = await topology.connect(self.nats_url, "bench", stream_replicas=1, settings=load(BusSettings))
+        started, number = time.monotonic(), 0
+        for queries in self._samples.stored_queries(None):
+            for each in queries:
+                vector = each.queries[0].dense
+                assert vector is not None
+                subject = topology.bucket_subject(topology.STORED_QUERIES, key_of(TENANT, each.percolator_id))
+                await self.bus.client.publish(
+                    subject, _record(each.percolator_id, vector, each.min_score).SerializeToString()
+                )
+                number += 1
+            await self.bus.client.flush()
+            if number % 200_000 == 0:
+                self._say(f"  {number:,} stored queries written in {time.monotonic() - started:.0f} s")
+        while (await self._info()).state.messages < self._samples.count:
+            await asyncio.sleep(0.2)
+
+    async def loading(self) -> dict[str, Any]:
+        """How long a percolator takes from its start until it is ready, and what memory it has then."""
+        before, started = cpu_seconds({"nats": self.nats.pid}), time.monotonic()
+        await self.percolator.start()
+        await _until(self._is_serving, _LOAD_S_MAX)
+        seconds = time.monotonic() - started
+        spent = cpu_seconds({"nats": self.nats.pid, "percolator": self.percolator.pid})
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{self.percolator.pid}/status").read_text().splitlines()
+        )
+        anonymous, mapped = (int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssFile"))
+        return {
+            "stored_queries": self._samples.count,
+            "load_s": round(seconds, 1),
+            "load_cpu_s": round(spent["percolator"], 1),
+            "load_nats_cpu_s": round(spent["nats"] - before["nats"], 1),
+            "memory_bytes": anonymous,
+            "file_bytes_resident": mapped,
+        }
+
+    async def updates(self) -> dict[str, Any]:
+        """Stored queries changed at a steady pace while assets are matched all the time."""
+        vectors = self._samples.assets(1_000)
+        channel = grpc.aio.insecure_channel(self.address)
+        stub = engine_pb2_grpc.PercolatorEngineServiceStub(channel)
+        done, matched, waits, seen = asyncio.Event(), 0, list[float](), list[float]()
+
+        async def match(number: int) -> None:
+            nonlocal matched
+            while not done.is_set():
+                number = (number + 1) % len(vectors)
+                job = pipeline.PercolateJob(collection_id=COLLECTION, vectors=[_vector(vectors[number])])
+                asset = engine_pb2.PercolatedAsset(job=job, limit=100)
+                started = time.perf_counter()
+                await stub.PercolateAsset(
+                    engine_pb2.PercolateAssetRequest(namespace_id=TENANT.namespace_id, asset=asset)
+                )
+                waits.append((time.perf_counter() - started) * 1e3)
+                matched += 1
+
+        async def update(start: int) -> None:
+            numbers = range(start, start + _UPDATES_A_CALL)
+            records = [
+                _record(str(uuid.UUID(int=n % 5_000, version=4)), vectors[n % len(vectors)], 0.99) for n in numbers
+            ]
+            started = time.perf_counter()
+            await stub.PutStoredQueries(engine_pb2.PutStoredQueriesRequest(records=records))
+            seen.append((time.perf_counter() - started) * 1e3)
+
+        matching = [asyncio.create_task(match(number * 7)) for number in range(_MATCHING)]
+        await asyncio.sleep(2)
+        started, matched, writing = time.perf_counter(), 0, list[asyncio.Task[None]]()
+        for number in range(0, UPDATES_PER_S * UPDATE_S, _UPDATES_A_CALL):
+            pause = started + number / UPDATES_PER_S - time.perf_counter()
+            if pause > 0:
+                await asyncio.sleep(pause)
+            writing.append(asyncio.create_task(update(number)))
+        await asyncio.gather(*writing)
+        seconds = time.perf_counter() - started
+        done.set()
+        await asyncio.gather(*matching)
+        await channel.close(None)
+        return {
+            "updates_per_s": round(len(writing) * _UPDATES_A_CALL / seconds),
+            "update_visible_p50_ms": round(float(np.percentile(seen, 50)), 1),
+            "update_visible_p99_ms": round(float(np.percentile(seen, 99)), 1),
+            "assets_per_s": round(matched / seconds, 1),
+            "match_p50_ms": round(float(np.percentile(waits, 50)), 1),
+            "match_p99_ms": round(float(np.percentile(waits, 99)), 1),
+        }
+
+    async def stop(self) -> None:
+        """End both."""
+        await self.percolator.stop()
+        await self.bus.close()
+        await self.nats.stop()
+
+    async def _info(self) -> StreamInfo:
+        return await self.bus.js.stream_info(STREAM)
+
+    async def _is_serving(self) -> bool:
+        return await self.percolator.spec.ready()
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            if await holds():
+                return
+        except grpc.aio.AioRpcError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not so within {within_s} s")
+        await asyncio.sleep(0.1)
+
+
+async def store_row(samples: Samples, say: Callable[[str], None]) -> dict[str, Any]:
+    """Loading and updating."""
+    with tempfile.TemporaryDirectory(prefix="lensmesh-bench-") as directory:
+        durable = Durable(Path(directory), samples, say)
+        try:
+            await durable.start()
+            row = await durable.loading()
+            say(f"  loaded in {row['load_s']} s, {row['memory_bytes'] / 1e6:.0f} MB of memory")
+            row |= await durable.updates()
+            say(
+                f"  {row['updates_per_s']} updates a second, seen within {row['update_visible_p99_ms']} ms,"
+                f" beside {row['assets_per_s']} assets a second"
+            )
+            return row
+        finally:
+            await durable.stop()
