@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 import pytest
-from google.protobuf.message import Message
 from lensmesh.v1 import percolator_pb2
 
 from services.gateway.rest.codec import decode
@@ -67,7 +66,7 @@ def exchange(client: Api, requests: Any) -> Any:
     """The call of the gRPC door."""
     call = client.channel.stream_stream(
         "/lensmesh.v1.PercolatorService/ImportStoredQueries",
-        request_serializer=Message.SerializeToString,
+        request_serializer=percolator_pb2.ImportStoredQueriesRequest.SerializeToString,
         response_deserializer=percolator_pb2.ImportStoredQueriesResponse.FromString,
     )
     return call(requests, metadata=client.metadata, timeout=60)
