@@ -247,7 +247,7 @@ def _parameters(
 def _result(method: MethodDescriptor, response_body: str) -> str:
     if answers_lines(method):
         # What is not set is left out, as requests may.
-        return f"inputs.{method.output_type.fields_by_name[response_body].message_type.name}"
+        return _kind(method.output_type.fields_by_name[response_body], nullable=False, prefix="inputs.")
     if response_body:
         return _kind(method.output_type.fields_by_name[response_body], nullable=False, prefix="outputs.")
     return f"outputs.{method.output_type.name}"
