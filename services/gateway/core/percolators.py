@@ -15,7 +15,7 @@ from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
-from services.gateway.core.stored import check, check_vectors, full, most, record_of
+from services.gateway.core.stored import check, check_vectors, full, keep_deliveries, most, record_of
 from services.mesh.filters import from_proto
 
 
@@ -56,6 +56,22 @@ class Percolators:
         record.stored_query.created_at.CopyFrom(known.stored_query.created_at)
         await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
         return percolator_pb2.ReplaceStoredQueryResponse(stored_query=record.stored_query)
+
+    async def update(
+        self, caller: Caller, request: percolator_pb2.UpdateStoredQueryRequest
+    ) -> percolator_pb2.UpdateStoredQueryResponse:
+        """Change a stored query: when this returns, new assets are matched, or not, as it says."""
+        known = await self._read(caller, request.percolator_id)
+        stored = known.stored_query
+        if request.HasField("enabled"):
+            stored.enabled = request.enabled
+            record = engine_pb2.StoredQueryRecord(
+                namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=known.vectors
+            )
+            record.stored_query.ClearField("stats")
+            await keep_deliveries(self._engine, [record])
+            await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
+        return percolator_pb2.UpdateStoredQueryResponse(stored_query=stored)
 
     async def list(
         self, caller: Caller, request: percolator_pb2.ListStoredQueriesRequest

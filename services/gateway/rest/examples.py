@@ -82,6 +82,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "EmbedFeature": {"type": "text", "vector_index": "keyword", "value": "a cup of coffee"},
     "UpdateFeature": {"metadata": {"checked": True}},
     "ReplaceStoredQuery": {"collection_ids": ["photos"], "queries": [_WORDS], "min_score": 0.5, "name": "coffee"},
+    "UpdateStoredQuery": {"enabled": True},
     "DryRunStoredQuery": {"min_score": 0.4, "limit": 10},
     "Percolate": {"collection_id": "photos", "inputs": [_WORDS], "metadata": {"price": 4}},
     "RedeliverMatches": {"since": "2026-01-01T00:00:00Z"},
