@@ -43,9 +43,8 @@ def dry_run(session: Session, percolator_id: str, min_score: float | None, limit
 
 @click.command("percolate")
 @click.option("--collection", default="default", show_default=True, help="Whose stored queries are asked.")
-@click.option("--text", "texts", multiple=True, help="May be given several times, as --url and --file.")
-@click.option("--url", "urls", multiple=True, metavar="URL", help="The URL of an image.")
-@click.option("--file", "files", multiple=True, metavar="PATH", help="An image here.")
+@click.option("--text", "texts", multiple=True, help="May be given several times, as --image.")
+@click.option("--image", "images", multiple=True, help="An image: its URL, or a file here.")
 @click.option("--index", type=click.Choice(INDEXES), default="multimodal", show_default=True)
 @click.option("--metadata", callback=json_object, help="A JSON object, which filters are tested against.")
 @click.option("--min-score", type=click.FloatRange(0, 1), help="Matches below are dropped.")
@@ -55,8 +54,7 @@ def percolate_command(
     session: Session,
     collection: str,
     texts: tuple[str, ...],
-    urls: tuple[str, ...],
-    files: tuple[str, ...],
+    images: tuple[str, ...],
     index: Index,
     metadata: Mapping[str, Any] | None,
     min_score: float | None,
@@ -64,9 +62,9 @@ def percolate_command(
 ) -> int:
     """Match texts and images, together one asset, against the stored queries; nothing is indexed."""
     given = [_input(query(each, None, index)) for each in texts]
-    given += [_input(query(None, each, index)) for each in (*urls, *files)]
+    given += [_input(query(None, each, index)) for each in images]
     if not given:
-        raise click.UsageError("give at least one of --text, --url and --file")
+        raise click.UsageError("give at least one --text or --image")
     found = session.client.percolators.percolate(
         collection_id=collection,
         inputs=given,
@@ -81,9 +79,7 @@ def percolate_command(
         ["score", "query", "name"],
         [(f"{each['score']:.3f}", each["percolator_id"], each["name"] or None) for each in found["matches"]],
     )
-    stats = found["stats"]
-    if stats is not None:
-        session.console.print(f"{stats['matched']} of {stats['stored']} stored queries match")
+    session.console.print(f"{found['stats']['matched']} of {found['stats']['stored']} stored queries match")
     return exits.DONE
 
 

@@ -54,7 +54,13 @@ class DenseEmbedding(TypedDict):
     vector: list[float]
 '''
 # What an answer may lack without the field being declared optional; null in JSON.
-_MAY_LACK = {"lensmesh.v1.Namespace.limits", "lensmesh.v1.Filter.operator"}
+_MAY_LACK = {
+    "lensmesh.v1.DeliveryStatus.delivered_at",
+    "lensmesh.v1.Filter.operator",
+    "lensmesh.v1.Namespace.limits",
+    "lensmesh.v1.StoredQuery.expires_at",
+    "lensmesh.v1.StoredQueryStats.last_match_at",
+}
 # Their answers hold a secret, so the mesh keeps none to replay: they take no Idempotency-Key.
 _NEVER_REPLAYED = {"CreateKey", "RotateKey"}
 # What the calls' modules import, blocking and asynchronous.

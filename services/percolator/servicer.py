@@ -104,7 +104,6 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
             known.created_at.CopyFrom(stored.created_at)
             if stored.HasField("delivery"):
                 known.delivery.CopyFrom(stored.delivery)
-                known.delivery_secret = record.delivery_secret
         return answer
 
     async def PercolateAsset(

@@ -72,7 +72,7 @@ async def test_a_stored_query_is_tried_and_switched(
         found = await cli(*words, "--json")
         assert matches == [each["percolator_id"] for each in found.document["matches"]]
     (tmp_path / "a.jpg").write_bytes(picture(7_200_001))
-    images = ("--file", str(tmp_path / "a.jpg"), "--url", photos.picture_url(7_200_002))
+    images = ("--image", str(tmp_path / "a.jpg"), "--image", photos.picture_url(7_200_002))
     assert 0 == (await cli("percolate", "--collection", "tried", *images, *scope)).code
     missing = await cli("query", "dry-run", "nowhere", *scope)
     assert (1, True) == (missing.code, "not_found" in missing.err)
@@ -86,7 +86,7 @@ async def test_a_stored_query_is_tried_and_switched(
         ("query", "export", "/nowhere/out.ndjson"),
         ("query", "dry-run", "x", "--min-score", "2"),
         ("percolate",),
-        ("percolate", "--file", "/nowhere.jpg"),
+        ("percolate", "--image", "/nowhere.jpg"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(wrong: tuple[str, ...]) -> None:

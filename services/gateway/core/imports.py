@@ -227,9 +227,8 @@ class _Import:
         if wanted.HasField("delivery"):
             self._parts.deliveries.put(record, wanted)
         elif before.HasField("delivery"):
-            # Exports leave it out: importing one must not take it away.
+            # Exports leave it out: importing one must not take it away. Without its secret it goes on as it was.
             record.stored_query.delivery.CopyFrom(before.delivery)
-            record.delivery_secret = before.delivery_secret
         return record
 
     async def _known(self, pending: Sequence[Pending]) -> dict[str, engine_pb2.KnownStoredQuery]:

@@ -15,7 +15,7 @@ from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
-from services.gateway.core.stored import check, check_vectors, full, keep_deliveries, most, record_of
+from services.gateway.core.stored import check, check_vectors, full, most, record_of
 from services.mesh.filters import from_proto
 
 
@@ -68,8 +68,8 @@ class Percolators:
             record = engine_pb2.StoredQueryRecord(
                 namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=known.vectors
             )
+            # Its webhook, shown without its secret, goes on as it was.
             record.stored_query.ClearField("stats")
-            await keep_deliveries(self._engine, [record])
             await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
         return percolator_pb2.UpdateStoredQueryResponse(stored_query=stored)
 

@@ -14,7 +14,6 @@ from lensmesh.v1.feature_pb2 import QUERY_TYPE_VECTOR
 
 from services.gateway.auth import Caller
 from services.gateway.core.queries import Queries
-from services.gateway.core.stored import keep_deliveries
 from services.mesh.errors import InvalidArgument, LensmeshError, Unavailable
 
 # Stored queries read at a time.
@@ -123,7 +122,6 @@ class Reembed:
             namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
         )
         try:
-            await keep_deliveries(self._engine, [record])
             await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
         except grpc.aio.AioRpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:

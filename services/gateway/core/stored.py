@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, engine_pb2_grpc, feature_pb2, percolator_pb2
+from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2, percolator_pb2
 
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
@@ -90,24 +90,6 @@ def record_of(
             f"the stored query has {record.ByteSize()} bytes with its vectors; at most {RECORD_BYTES_MAX} are kept"
         )
     return record
-
-
-async def keep_deliveries(
-    engine: engine_pb2_grpc.PercolatorEngineServiceAsyncStub, records: Sequence[engine_pb2.StoredQueryRecord]
-) -> None:
-    """Put the webhooks that stored queries have into their new records: the secret is in no answer that is shown."""
-    if not records:
-        return
-    answer = await engine.FindStoredQueries(
-        engine_pb2.FindStoredQueriesRequest(
-            namespace_id=records[0].namespace_id, percolator_ids=[each.stored_query.percolator_id for each in records]
-        )
-    )
-    for record in records:
-        known = answer.known.get(record.stored_query.percolator_id)
-        if known is not None and known.HasField("delivery"):
-            record.stored_query.delivery.CopyFrom(known.delivery)
-            record.delivery_secret = known.delivery_secret
 
 
 def most(caller: Caller, settings: GatewaySettings) -> int:
