@@ -51,7 +51,9 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         if len(tenants) > 1:
             raise InvalidArgument.field("records", "are of more than one tenant", "one_tenant")
         for start in range(0, len(request.records), _TOGETHER):
-            some = request.records[start : start + _TOGETHER]
+            # Imports take no webhook away, so that those without one have nothing to be prepared.
+            brought = request.records[start : start + _TOGETHER]
+            some = [each for each in brought if each.stored_query.HasField("delivery")]
             await asyncio.gather(*(self._deliveries.prepare(each) for each in some))
         await self._registry.put_all(Tenant(tenants.pop()), request.records)
         return engine_pb2.PutStoredQueriesResponse()

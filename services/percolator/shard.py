@@ -140,6 +140,10 @@ class Shard:
         """How many stored queries are loaded."""
         return sum(len(each) for each in self._engines.values())
 
+    def lacks(self, tenant: Tenant, percolator_id: str) -> bool:
+        """Whether there is no such stored query: known only of loaded partitions."""
+        return partition_of(percolator_id) in self._loaded and percolator_id not in self._engine(tenant)
+
     async def seen(self, partition: int, revision: int) -> None:
         """Wait until changes of a partition up to a revision are being matched.
 
