@@ -9,6 +9,8 @@ from cli.images import index_command, search_command, task_command
 from cli.keys import keys_group
 from cli.percolation import matches_command, query_group
 from cli.reembed import reembed_command
+from cli.transfer import export, import_
+from cli.trials import dry_run, percolate_command
 from cli.up import up_command
 
 
@@ -28,11 +30,14 @@ for command in (
     search_command,
     query_group,
     matches_command,
+    percolate_command,
     keys_group,
     reembed_command,
     doctor_command,
 ):
     lensmesh.add_command(command)
+for command in (import_, export, dry_run):
+    query_group.add_command(command)
 
 
 if __name__ == "__main__":

@@ -68,12 +68,14 @@ def list_(session: Session, page: int, limit: int) -> int:
             each["percolator_id"],
             each["name"],
             each["min_score"],
+            "yes" if each["enabled"] else "no",
+            each["expires_at"],
             "; ".join(f"{one['vector_index']}: {cut(one['value'], 40)}" for one in each["queries"]),
             each["created_at"],
         )
         for each in listed["results"]
     ]
-    session.table(["id", "name", "min score", "queries", "stored"], rows)
+    session.table(["id", "name", "min score", "enabled", "expires", "queries", "stored"], rows)
     return exits.DONE
 
 
@@ -87,6 +89,31 @@ def remove(session: Session, percolator_id: str) -> int:
         session.document(deleted)
     else:
         click.echo(f"deleted {percolator_id}")
+    return exits.DONE
+
+
+@query_group.command("enable")
+@click.argument("percolator_id", metavar="ID")
+@mesh_command
+def enable(session: Session, percolator_id: str) -> int:
+    """Have new images matched against a stored query again."""
+    return _switch(session, percolator_id, enabled=True)
+
+
+@query_group.command("disable")
+@click.argument("percolator_id", metavar="ID")
+@mesh_command
+def disable(session: Session, percolator_id: str) -> int:
+    """Keep a stored query, and match nothing against it."""
+    return _switch(session, percolator_id, enabled=False)
+
+
+def _switch(session: Session, percolator_id: str, *, enabled: bool) -> int:
+    changed = session.client.percolators.update_stored_query(percolator_id=percolator_id, enabled=enabled)
+    if session.as_json:
+        session.document(changed)
+    else:
+        click.echo(f"{'enabled' if enabled else 'disabled'} {percolator_id}")
     return exits.DONE
 
 

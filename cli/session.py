@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
@@ -36,9 +36,9 @@ class Session:
         self.console.print(made)
 
     @staticmethod
-    def document(value: object) -> None:
-        """One JSON document, in one line, for machines."""
-        click.echo(json.dumps(value, ensure_ascii=False))
+    def document(value: object, target: IO[str] | None = None) -> None:
+        """One JSON document, in one line, for machines; into a file, or on stdout."""
+        click.echo(json.dumps(value, ensure_ascii=False), file=target)
 
     def collections(self, given: Sequence[str]) -> list[str]:
         """The given collections; none: all of the namespace, up to as many as a request takes."""

@@ -19,7 +19,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from services.mesh.json_names import enum_names, json_name
+from services.mesh.json_names import answers_lines, enum_names, json_name, takes_lines
 
 _F = FieldDescriptor
 _SCALARS = {
@@ -54,9 +54,17 @@ class DenseEmbedding(TypedDict):
     vector: list[float]
 '''
 # What an answer may lack without the field being declared optional; null in JSON.
-_MAY_LACK = {"lensmesh.v1.Namespace.limits", "lensmesh.v1.Filter.operator"}
+_MAY_LACK = {
+    "lensmesh.v1.DeliveryStatus.delivered_at",
+    "lensmesh.v1.Filter.operator",
+    "lensmesh.v1.Namespace.limits",
+    "lensmesh.v1.StoredQuery.expires_at",
+    "lensmesh.v1.StoredQueryStats.last_match_at",
+}
 # Their answers hold a secret, so the mesh keeps none to replay: they take no Idempotency-Key.
 _NEVER_REPLAYED = {"CreateKey", "RotateKey"}
+# What the calls' modules import, blocking and asynchronous.
+_ITERABLES = {False: "Iterable, Iterator", True: "AsyncIterable, AsyncIterator, Iterable"}
 _HEAD = '"""{what} Made by protos/rest_client.py; changes here are lost."""\n\nfrom __future__ import annotations\n\n'
 
 
@@ -118,6 +126,7 @@ def _reachable(public: Iterable[ServiceDescriptor], *, inputs: bool) -> list[Des
     roots = [method.output_type for method in methods]
     if inputs:
         roots = [field.message_type for method in methods for field in _request(method).fields if field.message_type]
+        roots += [_request(method) for method in methods if takes_lines(method)]
     found: dict[str, Descriptor] = {}
 
     def visit(message: Descriptor) -> None:
@@ -156,11 +165,11 @@ def _types(messages: Iterable[Descriptor], comments: dict[str, str], *, inputs: 
 
 def _calls(public: Iterable[ServiceDescriptor], comments: dict[str, str], *, asynchronous: bool) -> str:
     """One class a service, one method an rpc, and a class that has them all."""
-    door, iterator = ("AsyncDoor", "AsyncIterator") if asynchronous else ("Door", "Iterator")
+    door = "AsyncDoor" if asynchronous else "Door"
     what = f"The API's calls, {'to be awaited' if asynchronous else 'blocking'}."
     parts = [
         _HEAD.format(what=what)
-        + f"from collections.abc import {iterator}, Sequence\nfrom pathlib import Path\n"
+        + f"from collections.abc import {_ITERABLES[asynchronous]}, Sequence\nfrom pathlib import Path\n"
         + "from typing import Any, Literal\n\n"
         + f"from lensmesh_client.door import {door}, segment\n\nfrom lensmesh.rest import inputs, outputs\n"
     ]
@@ -181,7 +190,9 @@ def _method(method: MethodDescriptor, comments: dict[str, str], *, asynchronous:
     rule = method.GetOptions().Extensions[annotations_pb2.http]
     verb, path = _rule(method), getattr(rule, _rule(method))
     in_path = re.findall(r"{(\w+)}", path)
-    parameters = sorted(_parameters(method, rule.body, in_path, comments), key=lambda each: not each.required)
+    parameters = sorted(
+        _parameters(method, rule.body, in_path, comments, asynchronous=asynchronous), key=lambda each: not each.required
+    )
     result = _result(method, rule.response_body)
     waits = "async " if asynchronous and not method.server_streaming else ""
     if method.server_streaming:
@@ -205,11 +216,15 @@ def _method(method: MethodDescriptor, comments: dict[str, str], *, asynchronous:
     arguments.append(f"body={values}" if rule.body == "*" else f"query={values}")
     if rule.body not in ("", "*"):
         arguments.append(f"content={rule.body}")
+    if takes_lines(method):
+        yield f"        return self._door.exchange({', '.join(arguments[:2])}, lines=lines)"
+        return
+    if method.server_streaming:
+        stream = "lines" if answers_lines(method) else "events"
+        yield f"        return self._door.{stream}({', '.join(arguments)})"
+        return
     if method.client_streaming:
         arguments.append("file=file")
-    if method.server_streaming:
-        yield f"        return self._door.events({', '.join(arguments)})"
-        return
     arguments.append(f"keyed={verb != 'get' and method.name not in _NEVER_REPLAYED}")
     awaited = "await " if asynchronous else ""
     yield f"        answer: {result} = {awaited}self._door.call({', '.join(arguments)})"
@@ -217,8 +232,13 @@ def _method(method: MethodDescriptor, comments: dict[str, str], *, asynchronous:
 
 
 def _parameters(
-    method: MethodDescriptor, body: str, in_path: list[str], comments: dict[str, str]
+    method: MethodDescriptor, body: str, in_path: list[str], comments: dict[str, str], *, asynchronous: bool
 ) -> Iterator[_Parameter]:
+    if takes_lines(method):
+        one = f"inputs.{_request(method).name}"
+        kind = f"AsyncIterable[{one}] | Iterable[{one}] | Path" if asynchronous else f"Iterable[{one}] | Path"
+        yield _Parameter("lines", kind, True, "One each, or a file of them, one JSON object a line.")
+        return
     for field in _request(method).fields:
         comment = comments.get(field.full_name, "")
         if field.name == body:
@@ -231,6 +251,9 @@ def _parameters(
 
 
 def _result(method: MethodDescriptor, response_body: str) -> str:
+    if answers_lines(method):
+        # What is not set is left out, as requests may.
+        return _kind(method.output_type.fields_by_name[response_body], nullable=False, prefix="inputs.")
     if response_body:
         return _kind(method.output_type.fields_by_name[response_body], nullable=False, prefix="outputs.")
     return f"outputs.{method.output_type.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -49,6 +49,18 @@ class Door(Protocol):
         """
         ...
 
+    def lines(self, method: str, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[Any]:
+        """The JSON of each line of an answer; raises as `events`."""
+        ...
+
+    def exchange(self, method: str, path: str, *, lines: Iterable[Mapping[str, Any]] | Path) -> Iterator[Any]:
+        """Send lines, and tell how far that is: the counts of all, and at last with `finished`.
+
+        Raises:
+            LensmeshError: it was refused, or broke; what was told to be stored is.
+        """
+        ...
+
 
 class AsyncDoor(Protocol):
     """The REST door, to be awaited."""
@@ -76,6 +88,16 @@ class AsyncDoor(Protocol):
         body: Mapping[str, object] | None = None,
     ) -> AsyncIterator[Any]:
         """As `Door.events`."""
+        ...
+
+    def lines(self, method: str, path: str, *, query: Mapping[str, object] | None = None) -> AsyncIterator[Any]:
+        """As `Door.lines`."""
+        ...
+
+    def exchange(
+        self, method: str, path: str, *, lines: AsyncIterable[Mapping[str, Any]] | Iterable[Mapping[str, Any]] | Path
+    ) -> AsyncIterator[Any]:
+        """As `Door.exchange`."""
         ...
 
 

@@ -26,7 +26,7 @@ def asynchronous(api_key: str, namespace: str, retries: Retries, timeout_s: floa
     """The interceptors of a channel of grpc.aio whose calls are treated so."""
     ways = _Ways(_metadata(api_key, namespace), retries, timeout_s)
     # grpc.aio takes an interceptor for the first kind of calls that it is one of, and for no other.
-    return _AsyncUnary(ways), _AsyncStream(ways), _AsyncUpload(ways)
+    return _AsyncUnary(ways), _AsyncStream(ways), _AsyncUpload(ways), _AsyncExchange(ways)
 
 
 def error_from(error: grpc.RpcError) -> LensmeshError:
@@ -91,6 +91,7 @@ class _Interceptor(
     grpc.UnaryUnaryClientInterceptor,  # type: ignore[type-arg]
     grpc.UnaryStreamClientInterceptor,  # type: ignore[type-arg]
     grpc.StreamUnaryClientInterceptor,  # type: ignore[type-arg]
+    grpc.StreamStreamClientInterceptor,  # type: ignore[type-arg]
 ):
     """Of blocking calls."""
 
@@ -111,6 +112,10 @@ class _Interceptor(
 
     def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return _Translated(continuation(self._ways.details(client_call_details, _Details, stream=True), request))
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        details = self._ways.details(client_call_details, _Details, stream=True)
+        return _Translated(continuation(details, request_iterator))
 
     def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         # What was taken out of the caller's iterator can't be sent again.
@@ -195,15 +200,26 @@ class _AsyncStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[type-
 
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         details = self._ways.details(client_call_details, _async_details, stream=True)
-        return self._translated(await continuation(details, request))
+        return _translated(await continuation(details, request))
 
-    @staticmethod
-    async def _translated(call: Any) -> AsyncIterator[Any]:
-        try:
-            async for answer in call:
-                yield answer
-        except grpc.aio.AioRpcError as error:
-            raise error_from(error) from error
+
+class _AsyncExchange(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+    """Of streams of requests and answers."""
+
+    def __init__(self, ways: _Ways) -> None:
+        self._ways = ways
+
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        details = self._ways.details(client_call_details, _async_details, stream=True)
+        return _translated(await continuation(details, request_iterator))
+
+
+async def _translated(call: Any) -> AsyncIterator[Any]:
+    try:
+        async for answer in call:
+            yield answer
+    except grpc.aio.AioRpcError as error:
+        raise error_from(error) from error
 
 
 class _AsyncUpload(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import ExitStack, aclosing, closing
-from pathlib import Path
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, closing
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import httpx
 from lensmesh.rest import asynchronous, blocking, outputs
@@ -16,12 +15,11 @@ from lensmesh.rest import asynchronous, blocking, outputs
 from lensmesh_client import wire
 from lensmesh_client.door import segment
 from lensmesh_client.errors import LensmeshError, TimedOut, Unreachable
+from lensmesh_client.http_door import AsyncHttpDoor, HttpDoor
 from lensmesh_client.retries import FOLLOWING, Retries
-from lensmesh_client.sse import Events
 
 # States that a task does not leave.
 TERMINAL = frozenset({"DONE", "FAILED", "SKIPPED", "CANCELLED"})
-_Query = Mapping[str, object] | None
 
 
 class RestClient(blocking.Calls):
@@ -42,7 +40,7 @@ class RestClient(blocking.Calls):
         self._http = httpx.Client(
             base_url=url, headers=wire.headers(api_key, namespace), timeout=timeout_s, follow_redirects=False
         )
-        self._door = _Door(self._http, retries or Retries())
+        self._door = HttpDoor(self._http, retries or Retries())
         super().__init__(self._door)
 
     def __enter__(self) -> Self:
@@ -132,7 +130,7 @@ class AsyncRestClient(asynchronous.Calls):
         self._http = httpx.AsyncClient(
             base_url=url, headers=wire.headers(api_key, namespace), timeout=timeout_s, follow_redirects=False
         )
-        self._door = _AsyncDoor(self._http, retries or Retries())
+        self._door = AsyncHttpDoor(self._http, retries or Retries())
         super().__init__(self._door)
 
     async def __aenter__(self) -> Self:
@@ -198,102 +196,3 @@ class AsyncRestClient(asynchronous.Calls):
                 raise Unreachable("the stream of matches ended")
             except LensmeshError as error:
                 await asyncio.sleep(attempts.pause(error))
-
-
-class _Door:
-    """Sends requests, and sends them again."""
-
-    def __init__(self, http: httpx.Client, retries: Retries) -> None:
-        self._http = http
-        self._retries = retries
-
-    def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: _Query = None,
-        body: _Query = None,
-        content: bytes | None = None,
-        file: bytes | Path | None = None,
-        keyed: bool = False,
-    ) -> Any:
-        headers, attempts = wire.key_headers(keyed), self._retries.begin()
-        while True:
-            try:
-                with ExitStack() as opened:
-                    parts = wire.arguments(query, body, content, file, opened)
-                    return wire.answer(self._http.request(method, path, headers=headers, **parts))
-            except httpx.HTTPError as error:
-                known: LensmeshError = wire.unreachable(error, str(self._http.base_url))
-            except LensmeshError as error:
-                known = error
-            if not keyed and method != "GET":
-                raise known
-            time.sleep(attempts.pause(known))
-
-    def events(
-        self, method: str, path: str, *, query: _Query = None, body: _Query = None, deadline: float | None = None
-    ) -> Generator[Any]:
-        """The JSON of each event. Deadline: of time.monotonic, after which `TimedOut` is raised."""
-        parts, events = wire.arguments(query, body, None, None, ExitStack()), Events()
-        silence_s = wire.SILENCE_S if deadline is None else max(0.001, min(wire.SILENCE_S, deadline - time.monotonic()))
-        timeout = httpx.Timeout(self._http.timeout.connect, read=silence_s)
-        try:
-            with self._http.stream(method, path, timeout=timeout, **parts) as response:
-                if not response.is_success:
-                    response.read()
-                    raise wire.refusal(response)
-                for line in response.iter_lines():
-                    yield from events.feed(line)
-                    if deadline is not None and time.monotonic() >= deadline:
-                        raise TimedOut("the stream has not ended in time")
-        except httpx.HTTPError as error:
-            raise wire.unreachable(error, str(self._http.base_url)) from error
-
-
-class _AsyncDoor:
-    """As `_Door`."""
-
-    def __init__(self, http: httpx.AsyncClient, retries: Retries) -> None:
-        self._http = http
-        self._retries = retries
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: _Query = None,
-        body: _Query = None,
-        content: bytes | None = None,
-        file: bytes | Path | None = None,
-        keyed: bool = False,
-    ) -> Any:
-        headers, attempts = wire.key_headers(keyed), self._retries.begin()
-        while True:
-            try:
-                with ExitStack() as opened:
-                    parts = wire.arguments(query, body, content, file, opened)
-                    return wire.answer(await self._http.request(method, path, headers=headers, **parts))
-            except httpx.HTTPError as error:
-                known: LensmeshError = wire.unreachable(error, str(self._http.base_url))
-            except LensmeshError as error:
-                known = error
-            if not keyed and method != "GET":
-                raise known
-            await asyncio.sleep(attempts.pause(known))
-
-    async def events(self, method: str, path: str, *, query: _Query = None, body: _Query = None) -> AsyncGenerator[Any]:
-        parts, events = wire.arguments(query, body, None, None, ExitStack()), Events()
-        timeout = httpx.Timeout(self._http.timeout.connect, read=wire.SILENCE_S)
-        try:
-            async with self._http.stream(method, path, timeout=timeout, **parts) as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise wire.refusal(response)
-                async for line in response.aiter_lines():
-                    for value in events.feed(line):
-                        yield value
-        except httpx.HTTPError as error:
-            raise wire.unreachable(error, str(self._http.base_url)) from error

@@ -132,6 +132,10 @@ class Generations:
             kinds[_name(index)] = kind
         return kinds
 
+    def lasting_kinds(self, tenant: Tenant) -> dict[str, namespace_pb2.VectorIndexKind]:
+        """What every new asset gets in each index, by the index's name in JSON."""
+        return {_name(index): self._vectors.kind(index, self.lasting(tenant, index)) for index in self.indexes}
+
     def lacking(
         self, tenant: Tenant, vectors: list[embedder_pb2.NamedVector]
     ) -> list[tuple[embedder_pb2.NamedVector, str]]:

@@ -13,7 +13,9 @@ from services.embedder.changes import Changes
 from services.embedder.generations import Generations
 from services.embedder.listing import Listing
 from services.embedder.nearest import Nearest
+from services.embedder.preview import asset_vectors
 from services.embedder.reembed import Reembed
+from services.embedder.scan import Scan
 from services.embedder.search import search
 from services.embedder.store import Store
 from services.embedder.vectors import Vectors
@@ -41,6 +43,7 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self._listing = listing
         self._changes = changes
         self._reembed = reembed
+        self._scan = Scan(store)
 
     async def EmbedInputs(
         self, request: embedder_pb2.EmbedInputsRequest, context: Any
@@ -58,6 +61,19 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         if kind == "image":
             return await self._vectors.of_image(given.vector_index, given.image, version)
         return self._vectors.given(given.vector_index, given.vector, version)
+
+    async def EmbedAsset(
+        self, request: embedder_pb2.EmbedAssetRequest, context: Any
+    ) -> embedder_pb2.EmbedAssetResponse:
+        """Vectors of an asset that is not stored."""
+        made = await asset_vectors(self._vectors, self._generations, request)
+        return embedder_pb2.EmbedAssetResponse(vectors=made)
+
+    def ScanFeatureVectors(
+        self, request: embedder_pb2.ScanFeatureVectorsRequest, context: Any
+    ) -> AsyncIterator[embedder_pb2.ScanFeatureVectorsResponse]:
+        """Send features with their vectors."""
+        return self._scan.features(request)
 
     async def SearchVectors(
         self, request: embedder_pb2.SearchVectorsRequest, context: Any
@@ -185,8 +201,9 @@ class EmbedderServicer(embedder_pb2_grpc.EmbedderServiceServicer):
         self, request: embedder_pb2.DescribeIndexesRequest, context: Any
     ) -> embedder_pb2.DescribeIndexesResponse:
         """Say what each index holds."""
+        tenant = Tenant(request.namespace_id)
         return embedder_pb2.DescribeIndexesResponse(
-            vector_indexes=self._generations.kinds(Tenant(request.namespace_id))
+            vector_indexes=self._generations.kinds(tenant), lasting=self._generations.lasting_kinds(tenant)
         )
 
     async def BuildGeneration(

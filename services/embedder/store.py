@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -34,6 +34,8 @@ _SELECTED_MAX = 500_000
 # Vectors of one feature in one index: 16 that a request asks for, and those of a read text and a description; or those
 # of its faces.
 _FEATURE_VECTORS_MAX = 64
+# Vectors read by one query: as many rows as that returns.
+_VECTORS_READ_MAX = 1_000
 
 MessageT = TypeVar("MessageT", bound=Message)
 
@@ -163,6 +165,40 @@ class Store:
     async def drop_generation(self, tenant: Tenant, index: Index, version: str) -> None:
         """Remove an index's vectors of one model version."""
         await self._milvus.drop(rows.index_collection(tenant, index, version))
+
+    async def whole_features_by_id(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, feature_pb2.Feature]:
+        """Features by their ids, with the vectors of every generation; missing ones are left out."""
+        return await self._by_id(tenant, rows.FEATURE, ids, feature_pb2.Feature)
+
+    async def asset_metadata(self, tenant: Tenant, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The metadata of assets by their ids; missing ones are left out."""
+        if not ids:
+            return {}
+        found = await self._milvus.query(
+            rows.documents_collection(tenant), rows.among("id", ids), ["id", "metadata"], limit=len(ids)
+        )
+        return {row["id"]: row["metadata"] for row in found}
+
+    async def vectors_of_spaces(
+        self, tenant: Tenant, features: Sequence[feature_pb2.Feature], spaces: Collection[tuple[int, str]]
+    ) -> dict[tuple[str, int, str], list[Any]]:
+        """The stored vectors of some indexes and model versions, by feature, index and version."""
+        wanted: dict[tuple[int, str], list[str]] = defaultdict(list)
+        for feature in features:
+            for each in feature.vectors:
+                if (each.vector_index, each.model_version) in spaces:
+                    row_id = _vector_id(
+                        tenant, feature.feature_id, each.vector_index, each.field_name, each.model_version
+                    )
+                    wanted[(each.vector_index, each.model_version)].append(row_id)
+        stored: dict[tuple[str, int, str], list[Any]] = defaultdict(list)
+        for (index, version), ids in wanted.items():
+            name = rows.index_collection(tenant, common_pb2.VectorIndex.ValueType(index), version)
+            for start in range(0, len(ids), _VECTORS_READ_MAX):
+                some = ids[start : start + _VECTORS_READ_MAX]
+                for row in await self._milvus.query(name, rows.among("id", some), ["id", "feature_id", "vector"]):
+                    stored[(row["feature_id"], index, version)].append(row["vector"])
+        return stored
 
     async def read_feature(
         self, tenant: Tenant, feature_id: str
@@ -299,7 +335,7 @@ class Store:
             return
         schema = Schema(strings=rows.VECTOR_STRINGS, dim=self._vectors.dim(index, version))
         row: Row = {
-            "id": derived_uuid(tenant.namespace_id, feature.feature_id, str(index), named.field_name, version),
+            "id": _vector_id(tenant, feature.feature_id, index, named.field_name, version),
             "feature_id": feature.feature_id,
             "asset_id": feature.asset_id,
             "collection_id": feature.collection_id,
@@ -317,6 +353,10 @@ class Store:
             for index in self._generations.indexes
             for version in sorted(self._generations.alive(tenant, index))
         ]
+
+
+def _vector_id(tenant: Tenant, feature_id: str, index: int, field_name: str, version: str) -> str:
+    return derived_uuid(tenant.namespace_id, feature_id, str(index), field_name, version)
 
 
 def _named(info: feature_pb2.VectorInfo, value: Any) -> embedder_pb2.NamedVector:

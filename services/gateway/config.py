@@ -50,6 +50,16 @@ class GatewaySettings(BaseSettings):
     stored_queries_max: int = Field(
         1_000_000, ge=0, description="Stored queries of a namespace that says nothing of its own: 2 GB in memory."
     )
+    import_line_bytes_max: int = Field(
+        1_000_000,
+        ge=1,
+        description="Bytes of one stored query of an import; those with large inline images need more.",
+    )
+    dry_run_features_max: int = Field(
+        100_000,
+        ge=1,
+        description="Features that a dry run looks at; about 2 ms of CPU each, in all processes together.",
+    )
     assets_max: int = Field(
         10_000_000, ge=0, description="Assets of a namespace that says nothing of its own; one Milvus collection's due."
     )

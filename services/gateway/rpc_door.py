@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,8 +13,8 @@ from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.calls import Calls, Operation
 from services.gateway.core.core import PUBLIC_SERVICES, Core
-from services.gateway.spool import Incoming, spool
-from services.mesh.errors import InvalidArgument
+from services.gateway.spool import Incoming, line_too_large, spool
+from services.mesh.errors import InvalidArgument, LensmeshError
 from services.mesh.rpc import RpcServer, from_rpc_error
 from services.mesh.validation import validate
 
@@ -35,6 +35,9 @@ def _handler(operation: Operation, calls: Calls, settings: GatewaySettings) -> g
         "request_deserializer": GetMessageClass(operation.method.input_type).FromString,
         "response_serializer": GetMessageClass(operation.method.output_type).SerializeToString,
     }
+    if operation.method.server_streaming and operation.method.client_streaming:
+        exchange = _exchange(operation, calls, settings.import_line_bytes_max)
+        return grpc.stream_stream_rpc_method_handler(exchange, **kinds)
     if operation.method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(_stream(operation, calls), **kinds)
     if operation.method.client_streaming:
@@ -90,6 +93,45 @@ def _stream(operation: Operation, calls: Calls) -> Any:
             raise from_rpc_error(error, "backing") from error
 
     return handle
+
+
+def _exchange(operation: Operation, calls: Calls, message_bytes_max: int) -> Any:
+    """A method whose every message is taken or refused by itself."""
+
+    async def handle(requests: AsyncIterator[Message], context: Any) -> AsyncIterator[Message]:
+        caller, _ = await _admit(operation, calls, context)
+        lines = _lines(requests, message_bytes_max)
+        try:
+            async for response in await calls.run(operation, caller, lines, None):  # type: ignore[union-attr]
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "backing") from error
+
+    return handle
+
+
+async def _lines(
+    requests: AsyncIterator[Message], bytes_max: int
+) -> AsyncIterator[Sequence[tuple[int, Message | LensmeshError]]]:
+    number = 0
+    async for request in requests:
+        number += 1
+        yield ((number, _line(request, bytes_max)),)
+
+
+def _line(request: Message, bytes_max: int) -> Message | LensmeshError:
+    """What a message holds in its one field, by itself, so that its fields are called as REST calls them."""
+    name = request.DESCRIPTOR.fields[0].name
+    if request.ByteSize() > bytes_max:
+        return line_too_large(bytes_max)
+    if not request.HasField(name):
+        return InvalidArgument.field(name, "is required", "required")
+    line: Message = getattr(request, name)
+    try:
+        validate(line)
+    except InvalidArgument as error:
+        return error
+    return line
 
 
 async def _admit(operation: Operation, calls: Calls, context: Any) -> tuple[Caller, str | None]:

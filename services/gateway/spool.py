@@ -46,6 +46,11 @@ def too_large(bytes_max: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"file: at most {bytes_max} bytes are taken (LENSMESH_GATEWAY_FILE_BYTES_MAX)")
 
 
+def line_too_large(bytes_max: int) -> PayloadTooLarge:
+    """The refusal of a line of an import that has more bytes."""
+    return PayloadTooLarge(f"the line: at most {bytes_max} bytes are taken (LENSMESH_GATEWAY_IMPORT_LINE_BYTES_MAX)")
+
+
 async def spool(chunks: AsyncIterator[bytes], bytes_max: int) -> SpooledFile:
     """Take a file in.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor, MethodDescriptor
 from lensmesh.v1 import options_pb2
 
 
@@ -43,6 +43,16 @@ def enum_numbers(enum: EnumDescriptor) -> dict[str, int]:
         for alias in value.GetOptions().Extensions[options_pb2.json_value].aliases:
             numbers[alias] = value.number
     return numbers
+
+
+def takes_lines(method: MethodDescriptor) -> bool:
+    """Whether its requests are one JSON object a line."""
+    return bool(method.GetOptions().Extensions[options_pb2.rest].request_lines)
+
+
+def answers_lines(method: MethodDescriptor) -> bool:
+    """Whether its answers are one JSON object a line."""
+    return bool(method.GetOptions().Extensions[options_pb2.rest].answer_lines)
 
 
 def _prefix(enum: EnumDescriptor) -> str:

@@ -112,6 +112,12 @@ class _Guarded(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         if handler is None or not details.method.startswith("/lensmesh."):
             return handler
         operation = details.method.removeprefix("/")
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                _guard_exchange(handler.stream_stream, operation),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler.request_streaming:
             return grpc.stream_unary_rpc_method_handler(
                 _guard_upload(handler.stream_unary, operation),
@@ -157,10 +163,20 @@ def _guard_upload(method: Any, operation: str) -> Any:
 
 
 def _guard_stream(method: Any, operation: str) -> Any:
-    async def guarded(request: Message, context: Any) -> AsyncIterator[Any]:
+    async def validated(request: Message, context: Any) -> AsyncIterator[Any]:
+        validate(request)
+        async for response in method(request, context):
+            yield response
+
+    return _guard_exchange(validated, operation)
+
+
+def _guard_exchange(method: Any, operation: str) -> Any:
+    """A method with many answers; what it takes may be a stream, whose messages it validates itself."""
+
+    async def guarded(request: Any, context: Any) -> AsyncIterator[Any]:
         result = "ok"
         try:
-            validate(request)
             async for response in method(request, context):
                 yield response
         except Exception as error:

@@ -68,7 +68,8 @@ def to_domain(record: engine_pb2.StoredQueryRecord, partition: int | None = None
         condition=from_proto(stored.filters) if stored.HasField("filters") else MATCH_ALL,
         enabled=stored.enabled,
         created_ns=created.seconds * 1_000_000_000 + created.nanos,
-        expires_ns=stored.expires_at.ToNanoseconds() if stored.HasField("expires_at") else NEVER_NS,
+        # A time beyond 2262 fits into no 64 bits of nanoseconds.
+        expires_ns=min(stored.expires_at.ToNanoseconds(), NEVER_NS) if stored.HasField("expires_at") else NEVER_NS,
         partition=partition_of(percolator_id) if partition is None else partition,
     )
 

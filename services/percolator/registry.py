@@ -79,6 +79,10 @@ class Registry:
         """
         return await self._records.read(tenant, percolator_id)
 
+    async def read_all(self, tenant: Tenant, percolator_ids: Sequence[str]) -> list[engine_pb2.StoredQueryRecord]:
+        """Those of some stored queries that there are."""
+        return await self._records.read_all(tenant, [e for e in percolator_ids if not self._shard.lacks(tenant, e)])
+
     def all(self, tenant: Tenant) -> AsyncIterator[engine_pb2.StoredQueryRecord]:
         """Every stored query of a namespace, in no particular order."""
         return self._records.all(tenant)

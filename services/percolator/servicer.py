@@ -51,7 +51,9 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         if len(tenants) > 1:
             raise InvalidArgument.field("records", "are of more than one tenant", "one_tenant")
         for start in range(0, len(request.records), _TOGETHER):
-            some = request.records[start : start + _TOGETHER]
+            # Imports take no webhook away, so that those without one have nothing to be prepared.
+            brought = request.records[start : start + _TOGETHER]
+            some = [each for each in brought if each.stored_query.HasField("delivery")]
             await asyncio.gather(*(self._deliveries.prepare(each) for each in some))
         await self._registry.put_all(Tenant(tenants.pop()), request.records)
         return engine_pb2.PutStoredQueriesResponse()
@@ -91,6 +93,19 @@ class PercolatorEngineServicer(engine_pb2_grpc.PercolatorEngineServiceServicer):
         answer = engine_pb2.ReadStoredQueryResponse(stored_query=record.stored_query, vectors=record.vectors)
         answer.stored_query.stats.CopyFrom(await self._matches.stats(tenant, request.percolator_id))
         await self._deliveries.show(tenant, [answer.stored_query])
+        return answer
+
+    async def FindStoredQueries(
+        self, request: engine_pb2.FindStoredQueriesRequest, context: Any
+    ) -> engine_pb2.FindStoredQueriesResponse:
+        """Say which there are."""
+        answer = engine_pb2.FindStoredQueriesResponse()
+        for record in await self._registry.read_all(Tenant(request.namespace_id), request.percolator_ids):
+            stored = record.stored_query
+            known = answer.known[stored.percolator_id]
+            known.created_at.CopyFrom(stored.created_at)
+            if stored.HasField("delivery"):
+                known.delivery.CopyFrom(stored.delivery)
         return answer
 
     async def PercolateAsset(

@@ -20,7 +20,7 @@ from services.mesh.bus.topology import Bus
 from services.mesh.errors import LensmeshError, Unavailable
 from services.mesh.tenancy import Tenant
 from services.percolator.engine import Engine, IntegerProduct, Matched, Probe, Space, StoredQuery
-from services.percolator.partitions import PARTITIONS
+from services.percolator.partitions import PARTITIONS, partition_of
 from services.percolator.records import STREAM, Records, key_of, parts_of, subjects_of, to_domain
 
 log = structlog.get_logger()
@@ -139,6 +139,10 @@ class Shard:
     def count(self) -> int:
         """How many stored queries are loaded."""
         return sum(len(each) for each in self._engines.values())
+
+    def lacks(self, tenant: Tenant, percolator_id: str) -> bool:
+        """Whether there is no such stored query: known only of loaded partitions."""
+        return partition_of(percolator_id) in self._loaded and percolator_id not in self._engine(tenant)
 
     async def seen(self, partition: int, revision: int) -> None:
         """Wait until changes of a partition up to a revision are being matched.

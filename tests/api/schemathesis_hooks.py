@@ -30,6 +30,12 @@ def _tamed(value: Any) -> Any:
     return value
 
 
+@schemathesis.serializer("application/x-ndjson")
+def lines(context: Any, value: Any) -> bytes:
+    """A body of one line."""
+    return json.dumps(_tamed(value)).encode() + b"\n"
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Tame a request before it is sent."""

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from services.gateway.rest.examples import EXAMPLES
+from services.gateway.rest.examples import EXAMPLES, LINES
 from tests.conftest import Api, PhotoHost
 
 PHOTOS = Path(__file__).parents[2] / "demo" / "photos"
@@ -56,6 +56,18 @@ async def test_every_example_is_taken(api: Api, photos: PhotoHost) -> None:
             assert answer["results"], name
     for name in LAST:
         await send(name)
+
+
+async def test_every_line_is_taken(tenant: Api) -> None:
+    """Each example of a body of lines is described as such, and stored."""
+    paths = (await tenant.http.get("/openapi.json")).json()["paths"]
+    operation = paths["/percolators/queries/import"]["post"]
+    assert ["ImportStoredQueries"] == [operation["operationId"]] == list(LINES)
+    line = operation["requestBody"]["content"]["application/x-ndjson"]["example"]
+    answer = await tenant.http.post("/percolators/queries/import", content=json.dumps(line))
+    assert (200, 1) == (answer.status_code, json.loads(answer.text.split("data: ")[-1])["stored"])
+    export = paths["/percolators/queries/export"]["get"]["responses"]["200"]["content"]
+    assert ["application/x-ndjson"] == list(export)
 
 
 def serve_photos(photos: PhotoHost) -> None:

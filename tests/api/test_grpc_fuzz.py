@@ -1,4 +1,4 @@
-"""Hypothesis against the gRPC door: made-up messages of every unary method get an answer or a known refusal."""
+"""Hypothesis against the gRPC door: made-up messages of each unary method and of an import are answered or refused."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct, Value
+from lensmesh.v1 import percolator_pb2
 
 from tests.api.doors import METHODS, rpc, rpc_refusal
+from tests.api.test_import_export import exchange
 from tests.conftest import Api, PhotoHost
 
 _F = FieldDescriptor
@@ -82,6 +84,7 @@ def scalars(field: FieldDescriptor, known: list[str]) -> st.SearchStrategy[Any]:
         _F.TYPE_FLOAT: st.floats(width=32),
         _F.TYPE_INT32: st.one_of(st.integers(-2, 3), st.integers(-(2**31), 2**31 - 1)),
         _F.TYPE_INT64: st.one_of(st.integers(-2, 3), st.integers(-(2**63), 2**63 - 1)),
+        _F.TYPE_UINT32: st.integers(0, 2**32 - 1),
         _F.TYPE_UINT64: st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1)),
     }[field.type]
 
@@ -129,6 +132,35 @@ async def test_no_message_breaks_the_door(tenant: Api, known: list[str]) -> None
             fuzz(name)
 
     await asyncio.to_thread(run)
+
+
+async def test_no_line_breaks_an_import(tenant: Api, known: list[str]) -> None:
+    """Of made-up stored queries each is stored or refused with its reason, and the import comes to its end."""
+    loop = asyncio.get_running_loop()
+    kind = percolator_pb2.ImportStoredQueriesRequest
+
+    @hypothesis.settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(requests=st.lists(messages(kind.DESCRIPTOR, known), max_size=8))
+    def attempt(requests: list[Message]) -> None:
+        asyncio.run_coroutine_threadsafe(import_all(tenant, requests), loop).result()
+
+    await asyncio.to_thread(attempt)
+
+
+async def import_all(client: Api, requests: list[Message]) -> None:
+    """Import messages; fails unless each is counted, and every refusal told."""
+    told = [each async for each in exchange(client, iter(requests))]
+    last = told[-1]
+    assert (len(requests), True) == (last.read, last.finished)
+    failures = [one for each in told for one in each.failures]
+    assert (len(requests), len(failures)) == (last.stored + last.failed, last.failed)
+    assert not {each.type for each in failures} & {"internal_error", ""}
 
 
 async def call(client: Api, name: str, request: Message) -> None:

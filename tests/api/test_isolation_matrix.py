@@ -34,16 +34,19 @@ NEEDS: dict[str, dict[str, Any]] = {
     "UpdateAsset": {"metadata": {"a": 1}},
     "UpdateFeature": {"metadata": {"a": 1}},
     "ReplaceStoredQuery": {"queries": [QUERY]},
+    "UpdateStoredQuery": {"enabled": False},
+    "Percolate": {"inputs": [QUERY]},
     "SearchAssets": {"query": {"key": ["*"], "value": "x"}},
 }
 # Operations that name nothing that exists, and so can't reach for another namespace's.
 NAMELESS = {
     "EmbedFeature", "ListStoredQueries", "CreateStoredQuery", "WatchMatches", "CreateLogo", "ListLogos",
     "CreateNamespace", "ListNamespaces", "ListIndexes", "Reembed", "CreateCollection", "ListCollections", "CreateKey",
-    "UploadFile", "GetOrganization", "GetUsage",
+    "UploadFile", "GetOrganization", "GetUsage", "ExportStoredQueries",
 }  # fmt: skip
-# Operations whose ids stand inside a list or a stream, which tests of their own hold: tests/api/test_isolation.py.
-ELSEWHERE = {"IndexBatch", "IndexUpload"}
+# Operations whose ids stand inside a list or a stream, which tests of their own hold: tests/api/test_isolation.py and
+# test_import_export.py.
+ELSEWHERE = {"IndexBatch", "IndexUpload", "ImportStoredQueries"}
 REFUSED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED)
 
 

@@ -27,14 +27,18 @@ from services.gateway.core.batch import Batch
 from services.gateway.core.calls import Calls, Handler, Operation
 from services.gateway.core.collections import Collections
 from services.gateway.core.deliveries import Deliveries
+from services.gateway.core.dry_run import DryRun
+from services.gateway.core.exports import Exports
 from services.gateway.core.features import Features
 from services.gateway.core.files import Files
+from services.gateway.core.imports import Imports
 from services.gateway.core.index import Index
 from services.gateway.core.keys import Keys
 from services.gateway.core.limits import Limits
 from services.gateway.core.links import Links
 from services.gateway.core.logos import Logos
 from services.gateway.core.namespaces import Namespaces
+from services.gateway.core.percolate import Percolate
 from services.gateway.core.percolators import Percolators
 from services.gateway.core.queries import Queries
 from services.gateway.core.reembed import Reembed
@@ -115,6 +119,8 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
     features = Features(stubs.embedder, queries, collections, files, links)
     deliveries = Deliveries(stubs.percolator, load(OutboundSettings))
     percolators = Percolators(stubs.percolator, queries, collections, files, deliveries, settings)
+    imports = Imports(stubs.percolator, stubs.embedder, queries, collections, files, deliveries, settings)
+    percolate = Percolate(stubs.percolator, stubs.embedder, queries, collections, files)
     namespaces = Namespaces(directory, stubs.vision, stubs.embedder, stubs.percolator, collections, tasks, blobs)
     state = Tasks(tasks, collections)
     usage = UsageCounter(bus, await bus.bucket(topology.USAGE))
@@ -147,11 +153,12 @@ async def build_core(bus: Bus, tasks: TaskStore, blobs: BlobStore, stubs: Stubs,
         "PercolatorService.ListStoredQueries": (READ, percolators.list),
         "PercolatorService.GetStoredQuery": (READ, percolators.get),
         "PercolatorService.ReplaceStoredQuery": (WRITE, percolators.replace),
+        "PercolatorService.UpdateStoredQuery": (WRITE, percolators.update),
         "PercolatorService.DeleteStoredQuery": (WRITE, percolators.delete),
-        "PercolatorService.ImportStoredQueries": (WRITE, percolators.delete),
-        "PercolatorService.ExportStoredQueries": (READ, percolators.delete),
-        "PercolatorService.DryRunStoredQuery": (READ, percolators.delete),
-        "PercolatorService.Percolate": (READ, percolators.delete),
+        "PercolatorService.ImportStoredQueries": (WRITE, imports.run),
+        "PercolatorService.ExportStoredQueries": (READ, Exports(stubs.percolator, queries).run),
+        "PercolatorService.DryRunStoredQuery": (READ, DryRun(stubs.percolator, stubs.embedder, settings).run),
+        "PercolatorService.Percolate": (READ, percolate.run),
         "PercolatorService.RedeliverMatches": (WRITE, deliveries.redeliver),
         "MatchService.ListMatches": (READ, percolators.matches),
         "MatchService.DeleteMatch": (WRITE, percolators.delete_match),

@@ -15,12 +15,8 @@ from services.gateway.core.deliveries import Deliveries
 from services.gateway.core.files import Files
 from services.gateway.core.paging import page_of, pagination
 from services.gateway.core.queries import Queries
-from services.mesh.bus.tasks import now
-from services.mesh.errors import QuotaExceeded
+from services.gateway.core.stored import check, check_vectors, full, most, record_of
 from services.mesh.filters import from_proto
-
-# The threshold of a stored query that does not say its own.
-MIN_SCORE_DEFAULT = 0.5
 
 
 class Percolators:
@@ -60,6 +56,22 @@ class Percolators:
         record.stored_query.created_at.CopyFrom(known.stored_query.created_at)
         await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
         return percolator_pb2.ReplaceStoredQueryResponse(stored_query=record.stored_query)
+
+    async def update(
+        self, caller: Caller, request: percolator_pb2.UpdateStoredQueryRequest
+    ) -> percolator_pb2.UpdateStoredQueryResponse:
+        """Change a stored query: when this returns, new assets are matched, or not, as it says."""
+        known = await self._read(caller, request.percolator_id)
+        stored = known.stored_query
+        if request.HasField("enabled"):
+            stored.enabled = request.enabled
+            record = engine_pb2.StoredQueryRecord(
+                namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=known.vectors
+            )
+            # Its webhook, shown without its secret, goes on as it was.
+            record.stored_query.ClearField("stats")
+            await self._engine.PutStoredQuery(engine_pb2.PutStoredQueryRequest(record=record, replace=True))
+        return percolator_pb2.UpdateStoredQueryResponse(stored_query=stored)
 
     async def list(
         self, caller: Caller, request: percolator_pb2.ListStoredQueriesRequest
@@ -137,13 +149,12 @@ class Percolators:
         )
 
     async def _check_room(self, caller: Caller) -> None:
-        limits = caller.namespace.limits
-        most = limits.stored_queries_max if limits.HasField("stored_queries_max") else self._settings.stored_queries_max
+        limit = most(caller, self._settings)
         answer = await self._engine.ScanStoredQueries(
             engine_pb2.ScanStoredQueriesRequest(namespace_id=caller.tenant.namespace_id)
         )
-        if answer.total >= most:
-            raise QuotaExceeded(f"this namespace has {answer.total} stored queries; at most {most} are kept")
+        if answer.total >= limit:
+            raise full(answer.total, limit)
 
     async def _record(
         self,
@@ -153,33 +164,16 @@ class Percolators:
     ) -> engine_pb2.StoredQueryRecord:
         """A stored query with its vectors, checked."""
         self._deliveries.check(request)
-        self._files.check_metadata(request.metadata)
-        from_proto(request.filters)
-        for position, query in enumerate(request.queries):
-            from_proto(query.filters, path=("body", "queries", position, "filters"))
+        check(request, self._files)
         vectors = await self._queries.vectors(caller, request.queries, stored=True)
+        check_vectors(request.queries, vectors)
         collection_ids = await asyncio.gather(
             *(
                 self._collections.find_or_create(caller, name, f"collection_ids.{position}")
                 for position, name in enumerate(request.collection_ids)
             )
         )
-        stored = percolator_pb2.StoredQuery(
-            percolator_id=percolator_id,
-            collection_ids=dict.fromkeys(collection_ids),
-            queries=await self._queries.kept(caller, request.queries),
-            metadata=request.metadata,
-            min_score=request.min_score if request.HasField("min_score") else MIN_SCORE_DEFAULT,
-            name=request.name,
-            created_at=now(),
-            enabled=request.enabled if request.HasField("enabled") else True,
-        )
-        if request.HasField("expires_at"):
-            stored.expires_at.CopyFrom(request.expires_at)
-        if request.HasField("filters"):
-            stored.filters.CopyFrom(request.filters)
-        record = engine_pb2.StoredQueryRecord(
-            namespace_id=caller.tenant.namespace_id, stored_query=stored, vectors=vectors
-        )
+        kept = await self._queries.kept(caller, request.queries)
+        record = record_of(caller, request, percolator_id, collection_ids, kept, vectors)
         self._deliveries.put(record, request)
         return record

@@ -93,6 +93,10 @@ class Queries:
             raise at(path, from_rpc_error(error, "embedder")) from error
         return answer.vectors[0]
 
+    async def input(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
+        """What is to be embedded for one query that stands in the request at a dotted path. Raises as `vectors`."""
+        return (await self._inputs(caller, {path: query}))[0]
+
     async def _inputs(
         self, caller: Caller, queries: Mapping[str, feature_pb2.SearchQuery]
     ) -> list[embedder_pb2.EmbedInput]:
@@ -106,10 +110,7 @@ class Queries:
 
     def _given(self, caller: Caller, query: feature_pb2.SearchQuery, path: str) -> embedder_pb2.EmbedInput:
         """What is to be embedded, still without its image."""
-        if query.vector_index not in caller.namespace.vector_indexes:
-            name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
-            problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
-            raise at(path, problem)
+        check_index(caller, query, path)
         given = embedder_pb2.EmbedInput(vector_index=query.vector_index)
         if query.type == feature_pb2.QUERY_TYPE_TEXT:
             given.text = query.value
@@ -130,3 +131,11 @@ class Queries:
         except grpc.aio.AioRpcError as error:
             raise at(path, from_rpc_error(error, "vision")) from error
         return acquired.content
+
+
+def check_index(caller: Caller, query: feature_pb2.SearchQuery, path: str) -> None:
+    """Raise InvalidArgument unless the caller's namespace has the index of a query that stands at a dotted path."""
+    if query.vector_index not in caller.namespace.vector_indexes:
+        name = enum_names(common_pb2.VectorIndex.DESCRIPTOR)[query.vector_index]
+        problem = InvalidArgument.field("vector_index", f"the namespace has no index {name!r}", "namespace.index")
+        raise at(path, problem)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import Message
@@ -25,6 +26,7 @@ from services.mesh.json_names import enum_names, enum_numbers, json_aliases, jso
 Path = tuple[str | int, ...]
 _F = FieldDescriptor
 _STRUCT, _VALUE, _TIMESTAMP = "google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.Timestamp"
+_VECTOR = "lensmesh.v1.Vector"
 # Names and places in lists down to a field; a filter's own limit needs about 20. protobuf reads 100 levels.
 _PATH_MAX = 64
 _FLOATS = (_F.TYPE_FLOAT, _F.TYPE_DOUBLE)
@@ -143,6 +145,8 @@ def _message(message: Message, value: object, path: Path, violations: list[Field
     name = message.DESCRIPTOR.full_name
     if len(path) > _PATH_MAX:
         violations.append(FieldViolation(path, "is nested too deep", "depth"))
+    elif name == _VECTOR:
+        _fill_vector(message, value, path, violations)
     elif name == _STRUCT and not isinstance(value, Mapping):
         violations.append(FieldViolation(path, f"must be an object, not {_kind(value)}", "type.object"))
     elif name in (_STRUCT, _VALUE, _TIMESTAMP):
@@ -153,6 +157,25 @@ def _message(message: Message, value: object, path: Path, violations: list[Field
             violations.append(FieldViolation(path, f"must be {rule}", "type.json"))
     else:
         _fill(message, value, path, violations)
+
+
+def _fill_vector(message: Any, value: object, path: Path, violations: list[FieldViolation]) -> None:
+    """Fill a vector, which in JSON is a list of numbers, or {"indices", "values"}."""
+    if not isinstance(value, list):
+        _fill_sparse(message, value, path, violations)
+    elif set(map(type, value)) <= {float, int}:
+        # As one array: one by one, its numbers would cost more than all the rest. JSON that was read has no others.
+        with np.errstate(over="ignore"):
+            message.dense = np.array(value, dtype="<f4").tobytes()
+    else:
+        violations.append(FieldViolation(path, "must be a list of numbers", "type.numbers"))
+
+
+def _fill_sparse(message: Any, value: object, path: Path, violations: list[FieldViolation]) -> None:
+    if not isinstance(value, Mapping) or set(value) != {"indices", "values"}:
+        violations.append(FieldViolation(path, "must be a list of numbers, or {indices, values}", "type.vector"))
+        return
+    _fill(message, value, path, violations)
 
 
 def _scalar(field: FieldDescriptor, value: object, path: Path, violations: list[FieldViolation]) -> Any:

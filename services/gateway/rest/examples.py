@@ -11,6 +11,17 @@ _PHOTOS = "http://127.0.0.1:9000"
 _WORDS = {"vector_index": "multimodal", "type": "text", "value": "a cup of coffee"}
 _CHEAP = {"AND": [{"key": "metadata.price", "operator": "lte", "value": 5}, {"key": "metadata.tags", "value": "hot"}]}
 
+# One line of a body of lines.
+LINES: dict[str, dict[str, Any]] = {
+    "ImportStoredQueries": {
+        "percolator_id": "7d5e8a4e-3c3b-4f0e-9d0a-6f3c1f6f2a11",
+        "collection_ids": ["photos"],
+        "queries": [_WORDS],
+        "min_score": 0.4,
+        "name": "hot drinks",
+        "enabled": True,
+    },
+}
 EXAMPLES: dict[str, dict[str, Any]] = {
     "CreateCollection": {"collection_name": "photos", "metadata": {"team": "search"}},
     "CreateStoredQuery": {
@@ -71,6 +82,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "EmbedFeature": {"type": "text", "vector_index": "keyword", "value": "a cup of coffee"},
     "UpdateFeature": {"metadata": {"checked": True}},
     "ReplaceStoredQuery": {"collection_ids": ["photos"], "queries": [_WORDS], "min_score": 0.5, "name": "coffee"},
+    "UpdateStoredQuery": {"enabled": True},
     "DryRunStoredQuery": {"min_score": 0.4, "limit": 10},
     "Percolate": {"collection_id": "photos", "inputs": [_WORDS], "metadata": {"price": 4}},
     "RedeliverMatches": {"since": "2026-01-01T00:00:00Z"},

@@ -12,14 +12,15 @@ from importlib import resources
 from typing import Any
 
 from buf.validate import validate_pb2
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from services.gateway.core.calls import Operation
-from services.gateway.rest.examples import EXAMPLES
+from services.gateway.rest.examples import EXAMPLES, LINES
 from services.gateway.rest.multipart import FILE_PART, head_descriptor
+from services.gateway.rest.ndjson import MEDIA_TYPE
 from services.gateway.rest.routes import Binding, bindings
-from services.mesh.json_names import enum_names, json_aliases, json_name
+from services.mesh.json_names import answers_lines, enum_names, json_aliases, json_name, takes_lines
 
 _F = FieldDescriptor
 _WELL_KNOWN: dict[str, dict[str, Any]] = {
@@ -146,12 +147,20 @@ def _operation(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
         "tags": [method.containing_service.name.removesuffix("Service")],
         "summary": _comments().get(method.full_name, method.name),
         "parameters": parameters,
-        "responses": {"200": {"description": "Done.", "content": _answer(binding, schemas)}},
+        "responses": {"200": {"description": _done(method), "content": _answer(binding, schemas)}},
     }
     for status, text in _ERRORS.items():
         content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
         entry["responses"][status] = {"description": text, "content": content}
-    if method.client_streaming:
+    if takes_lines(method):
+        schema = _reference(inner, schemas, request=True)
+        line = {"schema": schema, "example": LINES[method.name]}
+        entry["requestBody"] = {
+            "required": True,
+            "description": "One such object a line.",
+            "content": {MEDIA_TYPE: line},
+        }
+    elif method.client_streaming:
         form = {"allOf": [_reference(inner, schemas, request=True), _FILE_PART]}
         schemas[inner.name].pop("additionalProperties", None)
         entry["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
@@ -216,8 +225,15 @@ def _answer(binding: Binding, schemas: dict[str, Any]) -> dict[str, Any]:
         schema = _field(output.fields_by_name[binding.response_body], schemas)
     else:
         schema = _reference(output, schemas)
-    kind = "text/event-stream" if binding.operation.method.server_streaming else "application/json"
-    return {kind: {"schema": schema}}
+    method = binding.operation.method
+    streamed = MEDIA_TYPE if answers_lines(method) else "text/event-stream"
+    return {streamed if method.server_streaming else "application/json": {"schema": schema}}
+
+
+def _done(method: MethodDescriptor) -> str:
+    if answers_lines(method):
+        return "One such object a line, without the fields that are not set. A stream that broke has no proper end."
+    return "An event each, as they come." if method.server_streaming else "Done."
 
 
 def _reference(message: Descriptor, schemas: dict[str, Any], *, request: bool = False) -> dict[str, Any]:

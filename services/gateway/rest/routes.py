@@ -17,10 +17,12 @@ from google.protobuf.message import Message
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from services.gateway.auth import Caller
 from services.gateway.config import GatewaySettings
 from services.gateway.core.calls import Answer, Calls, Operation
+from services.gateway.rest import ndjson
 from services.gateway.rest.codec import decode, new_message, set_text
 from services.gateway.rest.errors import error_response
 from services.gateway.rest.multipart import head_descriptor, read_form
@@ -29,9 +31,18 @@ from services.gateway.spool import Incoming, spool
 from services.mesh import telemetry
 from services.mesh.errors import BadRequest, FieldViolation, InvalidArgument, LensmeshError, PayloadTooLarge
 from services.mesh.json_encoding import encode
-from services.mesh.json_names import json_name
+from services.mesh.json_names import answers_lines, json_name, takes_lines
 from services.mesh.rpc import as_lensmesh_error, from_rpc_error
 from services.mesh.validation import validate
+
+_UNSTORED = {"Cache-Control": "no-store"}
+
+
+class _Exchange(StreamingResponse):
+    """A response that is sent while the request is still being read: nothing but its reader may wait for what comes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.stream_response(send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +114,12 @@ def _endpoint(binding: Binding, calls: Calls, settings: GatewaySettings) -> Call
         message, result = await _answer(request, binding, calls, caller, settings)
         if isinstance(result, Message):
             return Response(orjson.dumps(shaped(message, _shown(result, binding))), media_type="application/json")
+        if answers_lines(operation.method):
+            field = operation.method.output_type.fields_by_name[binding.response_body]
+            return StreamingResponse(ndjson.lines(result, field), media_type=ndjson.MEDIA_TYPE, headers=_UNSTORED)
         events = _events(result, binding, settings.event_keepalive_s)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        kind = _Exchange if takes_lines(operation.method) else StreamingResponse
+        return kind(events, media_type="text/event-stream", headers=_UNSTORED)
 
     return guarded(operation.method.full_name, handle)
 
@@ -114,6 +129,10 @@ async def _answer(
 ) -> tuple[Message, Answer]:
     """The request as a message, and what it is answered."""
     operation, once = binding.operation, request.headers.get("idempotency-key")
+    if takes_lines(operation.method):
+        kind = head_descriptor(operation.method)
+        lines = ndjson.messages(request.stream(), kind, settings.import_line_bytes_max)
+        return new_message(kind), await calls.run(operation, caller, lines, None)
     if operation.method.client_streaming:
         message = new_message(head_descriptor(operation.method))
         with calls.receiving():
@@ -174,7 +193,8 @@ def _shown(message: Message, binding: Binding) -> Any:
 
 async def _events(stream: AsyncIterator[Message], binding: Binding, keepalive_s: float) -> AsyncIterator[bytes]:
     """Server-Sent Events: one a message, comments in silence, and an event `error` when the stream breaks."""
-    name = binding.response_body or "match"
+    fields = binding.operation.method.output_type.fields_by_name
+    name = binding.response_body or ("match" if "match" in fields else "progress")
     waiting: asyncio.Task[Message] | None = None
     try:
         while True:

@@ -59,6 +59,9 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def __contains__(self, percolator_id: str) -> bool:
+        return percolator_id in self._by_id
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the arrays take; the exact vectors, once they are in a file, not among them."""
