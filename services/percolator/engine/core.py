@@ -148,9 +148,10 @@ class Engine(Catalogue):
             dense, positions = self.spaces[number], np.array(whose)
             assert isinstance(dense, DenseSpace)
             for which, rows in dense.coded.scan(np.stack(given), min_score, dense.rows.used):
-                owners, of_assets = dense.rows.owners.values[rows], positions[which]
-                for position in np.unique(of_assets):
-                    found[position].append(owners[of_assets == position])
+                if len(rows):
+                    owners, of_assets = dense.rows.owners.values[rows], positions[which]
+                    for position in np.unique(of_assets):
+                        found[position].append(owners[of_assets == position])
                 yield
         return found
 

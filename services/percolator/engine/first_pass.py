@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 
 from services.percolator.engine.types import Dense
 
-# Rows of a full block, whose products with a batch stay in the cache.
-BLOCK_ROWS = 4_096
+# Rows of a full block: more make a lone asset no cheaper, and its products with a batch stay in the cache.
+BLOCK_ROWS = 16_384
 _FIRST_ROWS = 256
 # Fewer vectors are multiplied one by one: the product of a single one reads a block as it is, any other packs it first.
 _TOGETHER_MIN = 8
 _ROW_CODE_MAX, _ASSET_CODE_MAX, _ASSET_ZERO = 127, 63, 64
 # A bound of |q'|; an asset whose error is larger than its excess over 1 is not coded.
 _ASSET_NORM_MAX = 1.25
+# The largest float32 that is an int32, too.
+_INT32_MAX = np.float32(2**31 - 128)
+_NOTHING = np.zeros(0, np.int64)
 # The threshold of a row that nothing reaches.
 _NEVER = np.float32(2**30)
 # Scores are rounded at their sixth decimal, so one that is half of that below its threshold still reaches it.
@@ -138,8 +141,12 @@ class CodedRows:
             bounds -= self._lift[start:end]
             bounds *= np.float32(1 / scale)
             bounds += self._shift[start:end]
-            lowest = np.clip(bounds, -(2.0**30), 2.0**30).astype(np.int32)
-            places = np.flatnonzero(self._product(left, block)[:, : end - start] >= lowest)
+            # As the bound of what nothing reaches, 2 ** 30 steps, is beyond every int32.
+            np.minimum(bounds, _INT32_MAX, out=bounds)
+            lowest = bounds.astype(np.int32)
+            reached = self._product(left, block)[:, : end - start] >= lowest
+            # Most blocks have none, which a look at whole words finds out soonest.
+            places = np.flatnonzero(reached) if reached.any() else _NOTHING
             which, rows = np.divmod(places, end - start)
             yield which, rows + start
 
