@@ -131,6 +131,7 @@ def mesh_config(data_dir: Path, photos: PhotoHost, **changes: Any) -> MeshConfig
             "LENSMESH_GATEWAY_STALE_S": "2",
             # Few enough for a test to reach.
             "LENSMESH_VISION_GALLERY_LOGOS_MAX": "4",
+            "LENSMESH_GATEWAY_DRY_RUN_FEATURES_MAX": "20",
             "LENSMESH_PERCOLATOR_EXPIRE_S": "0.5",
             "LENSMESH_WEBHOOK_BACKOFF_FIRST_S": "0.1",
             "LENSMESH_WEBHOOK_BACKOFF_MAX_S": "0.5",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -97,6 +98,17 @@ async def test_an_empty_collection_is_no_error(space: Api, collection: str) -> N
     found = await dry_run(space, await store(space, collection, text("one")))
     assert ([], 0, 0, False) == (found["results"], found["matched"], found["evaluated"], found["truncated"])
     assert 20 == len(found["histogram"])
+
+
+async def test_only_so_many_features_are_looked_at(space: Api, collection: str) -> None:
+    """Of more features than the server's limit only that many are scored, and the answer says so."""
+    percolator_id = await store(space, collection, text("one"))
+    embed = [{"type": "text", "vector_index": "text", "value": "one"}]
+    body = {"collection_id": collection, "feature_extractors": {"embed": embed}}
+    answers = await asyncio.gather(*(space.http.post("/index/text", json=body) for _ in range(21)))
+    await asyncio.gather(*(space.finished(each.json()["task_id"]) for each in answers))
+    found = await dry_run(space, percolator_id, limit=5)
+    assert (5, 20, 20, True) == (len(found["results"]), found["matched"], found["evaluated"], found["truncated"])
 
 
 @pytest.mark.parametrize("body", [{"min_score": 1.1}, {"limit": 0}, {"limit": 1001}])

@@ -188,6 +188,24 @@ def again(exported: percolator_pb2.ExportStoredQueriesResponse) -> percolator_pb
     return percolator_pb2.ImportStoredQueriesRequest(stored_query=exported.stored_query)
 
 
+async def test_webhooks_stay(tenant: Api, photos: PhotoHost) -> None:
+    """An export holds no webhook, importing it takes none away, and a line may bring one."""
+    delivery = {"webhook_url": photos.url("hook"), "secret": "s" * 24}
+    kept = await store(tenant, "c", text("a"), delivery=delivery)
+    lines = await export(tenant)
+    assert ["delivery" in each for each in lines] == [False]
+    new = line("c", percolator_id=str(uuid.uuid4()), delivery=delivery | {"cooldown_s": 5})
+    bad = line("c", delivery=delivery | {"webhook_url": "http://10.0.0.1/"})
+    _, stored, _, failures = await by_rest(tenant, [*lines, new, bad])
+    assert (2, ["delivery.webhook_url"]) == (stored, [each["message"].partition(":")[0] for each in failures])
+    listed = (await tenant.http.get("/percolators/queries")).json()["results"]
+    shown = {each["percolator_id"]: each["delivery"] for each in listed}
+    assert (photos.url("hook"), "active", 0) == tuple(
+        shown[kept][key] for key in ("webhook_url", "state", "cooldown_s")
+    )
+    assert 5 == shown[new["percolator_id"]]["cooldown_s"]
+
+
 async def test_vectors_that_come_along_are_taken(tenant: Api) -> None:
     """A vector of the model in use is kept instead of the text's own; one of another model is made anew."""
     await store(tenant, "c", text("own"))

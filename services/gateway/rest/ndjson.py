@@ -77,7 +77,22 @@ def _message(line: bytes, descriptor: Descriptor) -> Message | LensmeshError:
 
 
 async def lines(stream: AsyncIterator[Message], field: FieldDescriptor) -> AsyncIterator[bytes]:
-    """A field of each message as a line, what is not set left out. A stream that breaks ends without its proper end."""
+    """A field of each message as a line, what is not set left out; returns when the first lines are there.
+
+    What goes wrong before is raised here. A stream that breaks later ends without its proper end.
+    """
+    made = _lines(stream, field)
+    first = await anext(made)
+
+    async def all_of_them() -> AsyncIterator[bytes]:
+        yield first
+        async for each in made:
+            yield each
+
+    return all_of_them()
+
+
+async def _lines(stream: AsyncIterator[Message], field: FieldDescriptor) -> AsyncIterator[bytes]:
     sending: list[bytes] = []
     size = 0
     async for message in stream:

@@ -116,7 +116,8 @@ def _endpoint(binding: Binding, calls: Calls, settings: GatewaySettings) -> Call
             return Response(orjson.dumps(shaped(message, _shown(result, binding))), media_type="application/json")
         if answers_lines(operation.method):
             field = operation.method.output_type.fields_by_name[binding.response_body]
-            return StreamingResponse(ndjson.lines(result, field), media_type=ndjson.MEDIA_TYPE, headers=_UNSTORED)
+            lines = await ndjson.lines(result, field)
+            return StreamingResponse(lines, media_type=ndjson.MEDIA_TYPE, headers=_UNSTORED)
         events = _events(result, binding, settings.event_keepalive_s)
         kind = _Exchange if takes_lines(operation.method) else StreamingResponse
         return kind(events, media_type="text/event-stream", headers=_UNSTORED)
