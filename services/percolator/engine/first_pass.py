@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from services.percolator.engine.types import Dense
 
-# Rows of a full block: more make a lone asset no cheaper, and its products with a batch stay in the cache.
-BLOCK_ROWS = 16_384
-_FIRST_ROWS = 256
+# Rows of a full block: many, as a call costs as much as a lone asset's product with hundreds of rows. An odd number of
+# cache lines, because lines of codes a power of two apart share a few sets of the cache, which costs a sixth.
+BLOCK_ROWS = 257 * 64
+_FIRST_ROWS = BLOCK_ROWS // 64
 # Fewer vectors are multiplied one by one: the product of a single one reads a block as it is, any other packs it first.
 _TOGETHER_MIN = 8
 _ROW_CODE_MAX, _ASSET_CODE_MAX, _ASSET_ZERO = 127, 63, 64
@@ -129,26 +130,29 @@ class CodedRows:
         """
         scale = float(np.abs(vectors).max()) / _ASSET_CODE_MAX
         codes = np.rint(vectors / scale)
-        error = np.float32(np.linalg.norm(vectors - codes * scale, axis=1).max() * self._norm_max * (1 + 1e-5))
-        left = (codes + _ASSET_ZERO).astype(np.uint8)
+        error = float(np.linalg.norm(vectors - codes * scale, axis=1).max() * self._norm_max * (1 + 1e-5))
+        left, lowest = (codes + _ASSET_ZERO).astype(np.uint8), self._lowest(scale, error, min_score)
         for number, block in enumerate(self._blocks):
-            start = number * BLOCK_ROWS
-            end = min(start + block.shape[1], used)
-            if start >= end:
+            start, width = number * BLOCK_ROWS, block.shape[1]
+            if start >= used:
                 return
-            bounds = np.maximum(self._threshold[start:end], np.float32(min_score)) - error
-            bounds *= self._steps[start:end]
-            bounds -= self._lift[start:end]
-            bounds *= np.float32(1 / scale)
-            bounds += self._shift[start:end]
-            # As the bound of what nothing reaches, 2 ** 30 steps, is beyond every int32.
-            np.minimum(bounds, _INT32_MAX, out=bounds)
-            lowest = bounds.astype(np.int32)
-            reached = self._product(left, block)[:, : end - start] >= lowest
-            # Most blocks have none, which a look at whole words finds out soonest.
+            reached = self._product(left, block) >= lowest[start : start + width]
+            # Many blocks have none, which a look at whole words finds out soonest.
             places = np.flatnonzero(reached) if reached.any() else _NOTHING
-            which, rows = np.divmod(places, end - start)
+            which, rows = np.divmod(places, width)
             yield which, rows + start
+
+    def _lowest(self, scale: float, error: float, min_score: float) -> NDArray[np.int32]:
+        """The product below which each row can't reach its threshold, int32[rows]."""
+        bounds = np.maximum(self._threshold, np.float32(min_score))
+        bounds -= np.float32(error)
+        bounds *= self._steps
+        bounds -= self._lift
+        bounds *= np.float32(1 / scale)
+        bounds += self._shift
+        # That of a row that nothing reaches is beyond every int32.
+        np.minimum(bounds, _INT32_MAX, out=bounds)
+        return bounds.astype(np.int32)
 
     def _grow(self, rows: int) -> None:
         while len(self._threshold) < rows:
