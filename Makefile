@@ -17,7 +17,7 @@ endif
 export LENSMESH_MODEL_SET := $(SET)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check format bench-mesh bench-search bench-percolate bench-batching bench-vision protos models clean distclean
+.PHONY: help setup demo up test check format bench-mesh bench-search bench-percolate bench-imports bench-batching bench-vision protos models clean distclean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-search: setup ## Measure searches through the gateway beside pymilvus alon
 
 bench-percolate: setup $(STAMPS)/mokaccino ## Measure matching against a million stored queries beside numpy, faiss and mokaccino
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 PYTHONPATH=.cache/mokaccino $(BIN)/python -m bench.percolate
+
+bench-imports: setup ## Measure how fast stored queries are imported and exported
+	@$(BIN)/python -m bench.imports
 
 bench-batching: setup ## Measure which networks are cheaper in batches
 	@$(BIN)/python -m bench.batching

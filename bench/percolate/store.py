@@ -62,17 +62,17 @@ def _record(percolator_id: str, vector: Vectors, threshold: float) -> engine_pb2
 
 
 class Durable:
-    """A nats-server with many stored queries, and a percolator."""
+    """A nats-server with many stored queries, and up to two percolators."""
 
     def __init__(self, directory: Path, samples: Samples, say: Callable[[str], None]) -> None:
         self._samples = samples
         self._say = say
-        taken = {triton.free_port(set())}
-        port, own = taken.copy().pop(), triton.free_port(taken)
-        self.nats_url, self.address = f"nats://token@127.0.0.1:{port}", f"127.0.0.1:{own}"
+        self._taken: set[int] = set()
+        port = self._port()
+        self.nats_url = f"nats://token@127.0.0.1:{port}"
         self.nats = Process(servers.nats_server(directory, port, "token"), lambda name, line: None)
-        settings = {"LENSMESH_NATS_URL": self.nats_url, "LENSMESH_PERCOLATOR_ADDRESS": self.address}
-        self.percolator = Process(servers.service("percolator", self.address, settings), lambda name, line: None)
+        self.addresses: list[str] = []
+        self.percolators: list[Process] = []
 
     async def start(self) -> None:
         """Start the server, and write the stored queries into it."""
@@ -95,30 +95,35 @@ class Durable:
         while (await self._info()).state.messages < self._samples.count:
             await asyncio.sleep(0.2)
 
-    async def loading(self) -> dict[str, Any]:
-        """How long a percolator takes from its start until it is ready, and what memory it has then."""
+    async def loading(self, replicas: int) -> dict[str, Any]:
+        """How long percolators take from their start until all is loaded, and what memory they have then."""
+        await self._end_percolators()
         before, started = cpu_seconds({"nats": self.nats.pid}), time.monotonic()
-        await self.percolator.start()
-        await _until(self._is_serving, _LOAD_S_MAX)
+        for _ in range(replicas):
+            address = f"127.0.0.1:{self._port()}"
+            settings = {"LENSMESH_NATS_URL": self.nats_url, "LENSMESH_PERCOLATOR_ADDRESS": address}
+            self.addresses.append(address)
+            self.percolators.append(Process(servers.service("percolator", address, settings), lambda name, line: None))
+        await asyncio.gather(*(each.start() for each in self.percolators))
+        for each in self.percolators:
+            await _until(each.spec.ready, _LOAD_S_MAX)
         seconds = time.monotonic() - started
-        spent = cpu_seconds({"nats": self.nats.pid, "percolator": self.percolator.pid})
-        status = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/{self.percolator.pid}/status").read_text().splitlines()
-        )
-        anonymous, mapped = (int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssFile"))
+        named = {f"percolator {number}": each.pid for number, each in enumerate(self.percolators)}
+        spent = cpu_seconds({"nats": self.nats.pid} | named)
+        statuses = [_status(each.pid) for each in self.percolators]
         return {
-            "stored_queries": self._samples.count,
+            "replicas": replicas,
             "load_s": round(seconds, 1),
-            "load_cpu_s": round(spent["percolator"], 1),
+            "load_cpu_s": round(sum(spent[name] for name in named), 1),
             "load_nats_cpu_s": round(spent["nats"] - before["nats"], 1),
-            "memory_bytes": anonymous,
-            "file_bytes_resident": mapped,
+            "memory_bytes": sum(each["RssAnon"] for each in statuses),
+            "file_bytes_resident": sum(each["RssFile"] for each in statuses),
         }
 
     async def updates(self) -> dict[str, Any]:
         """Stored queries changed at a steady pace while assets are matched all the time."""
         vectors = self._samples.assets(1_000)
-        channel = grpc.aio.insecure_channel(self.address)
+        channel = grpc.aio.insecure_channel(self.addresses[0])
         stub = engine_pb2_grpc.PercolatorEngineServiceStub(channel)
         done, matched, waits, seen = asyncio.Event(), 0, list[float](), list[float]()
 
@@ -168,15 +173,28 @@ class Durable:
 
     async def stop(self) -> None:
         """End both."""
-        await self.percolator.stop()
+        await self._end_percolators()
         await self.bus.close()
         await self.nats.stop()
 
     async def _info(self) -> StreamInfo:
         return await self.bus.js.stream_info(STREAM)
 
-    async def _is_serving(self) -> bool:
-        return await self.percolator.spec.ready()
+    async def _end_percolators(self) -> None:
+        await asyncio.gather(*(each.stop() for each in self.percolators))
+        self.percolators.clear()
+        self.addresses.clear()
+
+    def _port(self) -> int:
+        port = triton.free_port(self._taken)
+        self._taken.add(port)
+        return port
+
+
+def _status(pid: int | None) -> dict[str, int]:
+    """A process's memory in bytes, by the names of /proc."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Rss")}
 
 
 async def _until(holds: Callable[[], Awaitable[bool]], within_s: float) -> None:
@@ -198,8 +216,12 @@ async def store_row(samples: Samples, say: Callable[[str], None]) -> dict[str, A
         durable = Durable(Path(directory), samples, say)
         try:
             await durable.start()
-            row = await durable.loading()
-            say(f"  loaded in {row['load_s']} s, {row['memory_bytes'] / 1e6:.0f} MB of memory")
+            row: dict[str, Any] = {"stored_queries": samples.count, "loads": []}
+            for replicas in (1, 2):
+                load_row = await durable.loading(replicas)
+                row["loads"].append(load_row)
+                memory_mb = load_row["memory_bytes"] / 1e6
+                say(f"  loaded by {replicas} in {load_row['load_s']} s, {memory_mb:.0f} MB of memory in all")
             row |= await durable.updates()
             say(
                 f"  {row['updates_per_s']} updates a second, seen within {row['update_visible_p99_ms']} ms,"

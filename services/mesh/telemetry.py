@@ -35,6 +35,18 @@ DEAD_DELIVERIES = Counter("lensmesh_deliveries_dead_total", "Matches that were g
 DELIVERY_QUEUE = Gauge("lensmesh_deliveries_queue", "Matches in memory that wait for being delivered.")
 OPEN_BREAKERS = Gauge("lensmesh_deliveries_open_breakers", "Origins that are left alone for a while.")
 
+PERCOLATED = Counter(
+    "lensmesh_percolated_total",
+    "Stored queries that assets were matched against, by how far each came.",
+    ["stage"],
+)
+PERCOLATE_SECONDS = Histogram(
+    "lensmesh_percolate_seconds",
+    "Wall seconds of matching one batch of assets here.",
+    buckets=(0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10),
+)
+STORED_QUERIES = Gauge("lensmesh_stored_queries", "Stored queries that this percolator has loaded.")
+
 
 def set_up(service: str, settings: MeshSettings) -> None:
     """Configure logging and, when an OTLP endpoint is set, tracing."""

@@ -25,12 +25,14 @@ from services.mesh.errors import Unavailable
 from services.mesh.rpc import RpcSettings, channel
 from services.mesh.tenancy import derived_id
 from services.percolator.config import PercolatorSettings
-from services.percolator.partitions import PARTITIONS, partition_of, ranked, share
+from services.percolator.partitions import PARTITIONS, partition_of, ranked, ranked_partitions, share
 from services.percolator.shard import Shard
 
 log = structlog.get_logger()
 
 _STREAM = topology.bucket_stream(topology.PERCOLATORS)
+# Partitions that are loaded at a time; each portion is a consumer that the server looks through all records for.
+_PORTION = 32
 _SUBJECT = topology.bucket_subject(topology.PERCOLATORS, ">")
 
 
@@ -65,32 +67,31 @@ class Cluster:
         self._peers: dict[str, _Peer] = {}
         self._moved = asyncio.Condition()
         self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
     async def join(
         cls, bus: Bus, shard: Shard, address: str, settings: PercolatorSettings, rpc: RpcSettings
     ) -> Cluster:
-        """Find out who is there, and load this replica's part. It is asked for nothing before `run`."""
+        """Say that this replica is there, and load its part. It is asked for nothing before that is loaded."""
         cluster = cls(bus, await bus.bucket(topology.PERCOLATORS), shard, address, settings, rpc)
         async for entry in scan(bus, _STREAM, [_SUBJECT]):
             cluster._hear(engine_pb2.PercolatorMember.FromString(entry.value))
-        await shard.load(cluster._share())
+        cluster._tasks = [asyncio.create_task(each()) for each in (cluster._listen, cluster._beat)]
+        # In small portions, so that of replicas that start together none loads what will be another's.
+        while missing := cluster._share() - shard.partitions:
+            await shard.load(ranked_partitions(cluster.me, missing)[:_PORTION])
         return cluster
 
     async def run(self) -> None:
-        """Say what this replica has, and load and give up partitions as replicas come and go, until `stop`."""
-        listening = asyncio.create_task(self._listen())
-        moving = asyncio.create_task(self._move())
-        stopping = asyncio.create_task(self._stopping.wait())
-        while not self._stopping.is_set():
-            await self._say()
-            await asyncio.wait({stopping, listening, moving}, timeout=self._settings.heartbeat_s)
-            for task in (listening, moving):
-                if task.done():
-                    task.result()
-        for task in (listening, moving):
+        """Load and give up partitions as replicas come and go, until `stop`."""
+        tasks = [*self._tasks, asyncio.create_task(self._move()), asyncio.create_task(self._stopping.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(listening, moving, return_exceptions=True)
+        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
 
     def stop(self) -> None:
         """Say no more."""
@@ -193,6 +194,11 @@ class Cluster:
             async with self._moved:
                 self._moved.notify_all()
 
+    async def _beat(self) -> None:
+        while True:
+            await self._say()
+            await asyncio.sleep(self._settings.heartbeat_s)
+
     async def _say(self) -> None:
         self._member.partitions[:] = sorted(self._shard.partitions)
         try:
@@ -205,8 +211,9 @@ class Cluster:
         while True:
             wanted = self._share()
             if missing := wanted - self._shard.partitions:
-                await self._shard.load(missing)
+                await self._shard.load(ranked_partitions(self.me, missing)[:_PORTION])
                 await self._say()
+                continue
             surplus = {each for each in self._shard.partitions - wanted if self._is_with_others(each)}
             if surplus:
                 await self._shard.drop(surplus)

@@ -24,13 +24,19 @@ def ranked(partition: int, members: Iterable[str]) -> list[str]:
     or goes, only the partitions that it gets or had move.
     """
 
-    def weight(member: str) -> bytes:
-        return hashlib.blake2b(f"{partition}\x1f{member}".encode(), digest_size=8).digest()
+    return sorted(members, key=lambda member: _weight(partition, member), reverse=True)
 
-    return sorted(members, key=weight, reverse=True)
+
+def ranked_partitions(member: str, partitions: Iterable[int]) -> list[int]:
+    """The partitions in the order in which a member should load them: first those that it will keep most likely."""
+    return sorted(partitions, key=lambda partition: _weight(partition, member), reverse=True)
 
 
 def share(member: str, members: Iterable[str], copies: int) -> frozenset[int]:
     """The partitions that a member should have, each of which so many members have."""
     known = sorted(members)
     return frozenset(each for each in range(PARTITIONS) if member in ranked(each, known)[:copies])
+
+
+def _weight(partition: int, member: str) -> bytes:
+    return hashlib.blake2b(f"{partition}\x1f{member}".encode(), digest_size=8).digest()

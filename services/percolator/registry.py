@@ -13,6 +13,7 @@ import grpc
 import structlog
 from lensmesh.v1 import engine_pb2
 
+from services.mesh import telemetry
 from services.mesh.errors import NotFound, Unavailable
 from services.mesh.rpc import from_rpc_error
 from services.mesh.tenancy import Tenant
@@ -26,6 +27,8 @@ from services.percolator.shard import Shard
 
 log = structlog.get_logger()
 
+# What is counted of each asset: as the fields of `Stats`.
+_STAGES = ("stored", "candidates", "evaluated", "filtered", "matched")
 # Stored queries that are removed at a time when a namespace is forgotten.
 _TOGETHER = 64
 
@@ -159,7 +162,11 @@ class Registry:
         """
         started = time.perf_counter()
         matched = await self._shard.match(tenant, [probe_of(each) for each in assets], partitions)
-        ms = (time.perf_counter() - started) * 1e3
+        seconds = time.perf_counter() - started
+        telemetry.PERCOLATE_SECONDS.observe(seconds)
+        for stage in _STAGES:
+            telemetry.PERCOLATED.labels(stage).inc(sum(getattr(each.stats, stage) for each in matched))
+        ms = seconds * 1e3
         return list(await asyncio.gather(*(self._described(tenant, each, ms) for each in matched)))
 
     def keys_here(

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from lensmesh.v1 import engine_pb2
 
+from services.mesh import telemetry
 from services.mesh.bus.follow import Entry, follow_batches
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import LensmeshError, Unavailable
@@ -196,6 +197,7 @@ class Shard:
         async with self._turn:
             self._change(mine)
         self._changes += 1
+        telemetry.STORED_QUERIES.set(self.count)
         for entry in mine:
             self._kept.pop(entry.key, None)
 

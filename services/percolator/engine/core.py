@@ -147,12 +147,17 @@ class Engine(Catalogue):
         for number, (given, whose) in vectors.items():
             dense, positions = self.spaces[number], np.array(whose)
             assert isinstance(dense, DenseSpace)
+            pairs: list[tuple[Numbers, Numbers]] = []
             for which, rows in dense.coded.scan(np.stack(given), min_score, dense.rows.used):
                 if len(rows):
-                    owners, of_assets = dense.rows.owners.values[rows], positions[which]
-                    for position in np.unique(of_assets):
-                        found[position].append(owners[of_assets == position])
+                    pairs.append((positions[which], dense.rows.owners.values[rows]))
                 yield
+            if pairs:
+                of_assets, owners = (np.concatenate(each) for each in zip(*pairs, strict=True))
+                order = np.argsort(of_assets, kind="stable")
+                ends = np.flatnonzero(np.diff(of_assets[order])) + 1
+                for part in np.split(order, ends):
+                    found[of_assets[part[0]]].append(owners[part])
         return found
 
     def _words(self, asset: Asset) -> Words:

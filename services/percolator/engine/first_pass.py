@@ -176,5 +176,8 @@ def codable(vectors: Dense) -> bool:
     scale = float(np.abs(vectors).max(initial=0.0)) / _ASSET_CODE_MAX
     if scale == 0:
         return False
+    # No code is further than half a step from its number.
+    if scale / 2 * vectors.shape[1] ** 0.5 < _ASSET_NORM_MAX - 1:
+        return True
     error = np.linalg.norm(vectors - np.rint(vectors / scale) * scale, axis=1).max()
     return bool(error < _ASSET_NORM_MAX - 1)
