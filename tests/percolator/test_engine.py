@@ -416,3 +416,16 @@ def test_vectors_beyond_memory_are_in_a_file(tmp_path: Path, monkeypatch: pytest
     assert_same(oracle(known, probe), engine.match([probe])[0].found)
     assert [] == list(tmp_path.iterdir())
     engine.close()
+
+
+@pytest.mark.parametrize("count", [1, 70, 118, 256, 257, 258, 1029, 4200])
+def test_rows_that_were_never_taken_are_no_candidates(count: int) -> None:
+    """Whatever the number of stored queries, the room behind them is not mistaken for some."""
+    engine, random = new_engine(), np.random.default_rng(count)
+    vectors = [unit(random.normal(size=512).tolist()) for _ in range(count)]
+    engine.put(stored(f"p{n:04}", 0.9, Query(DENSE[0], dense=vectors[n])) for n in range(count))
+    probes = [Probe(Asset("c1", {"metadata": {}}, {DENSE[0]: [vectors[n % count]]}, {})) for n in range(64)]
+    for n, matched in enumerate(engine.match(probes)):
+        assert [f"p{n % count:04}"] == [each.percolator_id for each in matched.found]
+    pairs = [pair for rows in engine.spaces[0].coded.scan(np.stack(vectors[:1]), 0.0, count) for pair in rows[1]]
+    assert [0] == pairs

@@ -81,7 +81,7 @@ class CodedRows:
         self._blocks = [np.zeros((dim, _FIRST_ROWS), np.int8)]
         # By row: its threshold, 1 / s, what its error takes from a bound, and what the asset's zero adds to it.
         self._threshold = np.full(_FIRST_ROWS, _NEVER, np.float32)
-        self._steps = np.zeros(_FIRST_ROWS, np.float32)
+        self._steps = np.ones(_FIRST_ROWS, np.float32)
         self._lift = np.zeros(_FIRST_ROWS, np.float32)
         self._shift = np.zeros(_FIRST_ROWS, np.float32)
         self._norm_max = 1.0
