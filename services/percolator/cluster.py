@@ -68,6 +68,7 @@ class Cluster:
         self._moved = asyncio.Condition()
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def join(
@@ -99,6 +100,8 @@ class Cluster:
 
     async def close(self) -> None:
         """Ask the others no more."""
+        for closing in self._closing:
+            closing.cancel()
         for peer in self._peers.values():
             await peer.channel.close(None)
 
@@ -190,7 +193,10 @@ class Cluster:
             if not entry.deleted:
                 self._hear(engine_pb2.PercolatorMember.FromString(entry.value))
             elif peer := self._peers.pop(entry.key, None):
-                await peer.channel.close(None)
+                # Calls under way may still be answered; to close at once would cancel whoever waits for them.
+                closing = asyncio.create_task(peer.channel.close(self._settings.ask_s_max))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             async with self._moved:
                 self._moved.notify_all()
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 
 from lensmesh.v1 import engine_pb2
 
+from services.mesh.errors import Unavailable
 from services.mesh.tenancy import Tenant
 from services.percolator.registry import Registry
 
@@ -44,20 +45,26 @@ class Matcher:
         return await answer
 
     async def _run(self, tenant: Tenant) -> None:
-        while waiting := self._waiting.pop(tenant, None):
-            batch, rest = waiting[: self._assets_max], waiting[self._assets_max :]
-            if rest:
-                self._waiting[tenant] = rest
-            # Whoever was cancelled meanwhile needs no answer.
-            batch = [each for each in batch if not each[1].done()]
-            try:
-                found = await self._registry.match(tenant, [asset for asset, _ in batch], wait_s=self._wait_s)
-            except Exception as error:
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(error)
-                continue
-            for (_, answer), each in zip(batch, found, strict=True):
+        try:
+            while waiting := self._waiting.pop(tenant, None):
+                batch, rest = waiting[: self._assets_max], waiting[self._assets_max :]
+                if rest:
+                    self._waiting[tenant] = rest
+                # Whoever was cancelled meanwhile needs no answer.
+                await self._match(tenant, [each for each in batch if not each[1].done()])
+        finally:
+            del self._running[tenant]
+
+    async def _match(self, tenant: Tenant, batch: list[_Waiting]) -> None:
+        try:
+            found = await self._registry.match(tenant, [asset for asset, _ in batch], wait_s=self._wait_s)
+        except BaseException as error:
+            for _, answer in batch:
                 if not answer.done():
-                    answer.set_result(each)
-        del self._running[tenant]
+                    answer.set_exception(error if isinstance(error, Exception) else Unavailable("matching was ended"))
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, answer), each in zip(batch, found, strict=True):
+            if not answer.done():
+                answer.set_result(each)

@@ -231,7 +231,14 @@ class Registry:
         )
         try:
             answer = await self._cluster.stub(name).MatchPartitions(request, timeout=self._settings.ask_s_max)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError) as error:
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, KeyError) as error:
+            # It does not answer, is just being let go of, or is gone.
+            raise _Silent(name) from error
+        except asyncio.CancelledError as error:
+            # A channel that is closed cancels its calls, which must not pass for a cancellation of this task.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             raise _Silent(name) from error
         return list(answer.assets)
 
