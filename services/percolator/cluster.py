@@ -215,6 +215,8 @@ class Cluster:
     async def _move(self) -> None:
         """Load what this replica should have; give up what others should, once they have it."""
         while True:
+            # Who does not hear of changes any more ends, and is started anew.
+            self._shard.check()
             wanted = self._share()
             if missing := wanted - self._shard.partitions:
                 await self._shard.load(ranked_partitions(self.me, missing)[:_PORTION])

@@ -79,8 +79,9 @@ class Shard:
             if follower not in self._followers.values():
                 await follower.stop()
             async with self._turn:
-                for engine in self._engines.values():
+                for namespace_id, engine in list(self._engines.items()):
                     engine.remove_partition(partition)
+                    self._let_go(namespace_id)
         self._kept.clear()
 
     async def close(self) -> None:
@@ -90,10 +91,14 @@ class Shard:
         for engine in self._engines.values():
             engine.close()
 
+    def check(self) -> None:
+        """Raise what ended the following of a partition: what changes from then on would be missed."""
+        for follower in self._followers.values():
+            follower.check()
+
     async def ping(self) -> None:
         """Raise unless every partition that was asked for is loaded and followed."""
-        if any(not follower.is_running for follower in self._followers.values()):
-            raise Unavailable("the stored queries are not followed any more")
+        self.check()
         if missing := len(self._followers) - len(self._loaded):
             raise Unavailable(f"{missing} of {PARTITIONS} partitions of stored queries are being loaded")
 
@@ -201,7 +206,7 @@ class Shard:
         for entry in mine:
             self._kept.pop(entry.key, None)
 
-    def _change(self, entries: Iterable[Entry]) -> None:
+    def _change(self, entries: Sequence[Entry]) -> None:
         put: dict[str, list[StoredQuery]] = defaultdict(list)
         for entry in entries:
             namespace_id, partition, percolator_id = parts_of(entry.key)
@@ -215,6 +220,15 @@ class Shard:
                 log.error("stored query left out", percolator_id=percolator_id, error=str(error))
         for namespace_id, queries in put.items():
             self._put(self._engine(Tenant(namespace_id)), queries)
+        for namespace_id in {parts_of(entry.key)[0] for entry in entries if entry.deleted}:
+            self._let_go(namespace_id)
+
+    def _let_go(self, namespace_id: str) -> None:
+        """Forget the engine of a namespace that has no stored query any more, and its file with it."""
+        engine = self._engines.get(namespace_id)
+        if engine is not None and not len(engine):
+            del self._engines[namespace_id]
+            engine.close()
 
     def _put(self, engine: Engine, queries: Sequence[StoredQuery]) -> None:
         try:
@@ -241,9 +255,10 @@ class _Follower:
         self._loaded = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def is_running(self) -> bool:
-        return self._task is not None and not self._task.done()
+    def check(self) -> None:
+        if self._task is not None and self._task.done():
+            self._task.result()
+            raise RuntimeError("the stored queries are not followed any more")
 
     async def start(self) -> None:
         """Start following; returns when what was there is applied."""

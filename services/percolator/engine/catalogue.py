@@ -44,7 +44,7 @@ class Catalogue:
         self.count = Column(np.uint8)
         self._live = Column(np.bool_)
         self.first = Column(np.int32)
-        # By query. Those of one stored query stand together, from `_first` on.
+        # By query. Those of one stored query stand together, from `first` on.
         self.space = Column(np.int16)
         self.row = Column(np.int32)
         self.condition = Column(np.int32)
@@ -61,13 +61,6 @@ class Catalogue:
 
     def __contains__(self, percolator_id: str) -> bool:
         return percolator_id in self._by_id
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory that the arrays take; the exact vectors, once they are in a file, not among them."""
-        columns = [each for each in vars(self).values() if isinstance(each, Column)]
-        dense = [each for each in self.spaces if isinstance(each, DenseSpace)]
-        return sum(each.nbytes for each in columns) + sum(each.coded.nbytes for each in dense)
 
     def put(self, queries: Iterable[StoredQuery]) -> None:
         """Add stored queries, each in the place of the one with its id.

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.percolator.engine.catalogue import Catalogue, Numbers
-from services.percolator.engine.first_pass import codable
 from services.percolator.engine.spaces import DenseSpace, KeywordSpace
 from services.percolator.engine.types import (
     SCORE_DECIMALS,
@@ -115,10 +114,7 @@ class Engine(Catalogue):
     def _scan_ns(self, asset: Asset, batch: int) -> float:
         row_ns, total = _SCAN_BATCH_NS + (_SCAN_ALONE_NS - _SCAN_BATCH_NS) / batch, 0.0
         for space, number in self._dense_spaces(asset):
-            given, dense = asset.dense[space], self.spaces[number]
-            if not codable(np.stack(given)):
-                return float("inf")
-            total += (_SCAN_FIXED_NS + dense.rows.used * row_ns) * len(given)
+            total += (_SCAN_FIXED_NS + self.spaces[number].rows.used * row_ns) * len(asset.dense[space])
         return total
 
     def _of_scopes(self, scopes: Numbers) -> Numbers:

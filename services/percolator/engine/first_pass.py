@@ -23,8 +23,6 @@ _FIRST_ROWS = BLOCK_ROWS // 64
 # Fewer vectors are multiplied one by one: the product of a single one reads a block as it is, any other packs it first.
 _TOGETHER_MIN = 8
 _ROW_CODE_MAX, _ASSET_CODE_MAX, _ASSET_ZERO = 127, 63, 64
-# A bound of |q'|; an asset whose error is larger than its excess over 1 is not coded.
-_ASSET_NORM_MAX = 1.25
 # The largest float32 that is an int32, too.
 _INT32_MAX = np.float32(2**31 - 128)
 _NOTHING = np.zeros(0, np.int64)
@@ -85,14 +83,10 @@ class CodedRows:
         self._lift = np.zeros(_FIRST_ROWS, np.float32)
         self._shift = np.zeros(_FIRST_ROWS, np.float32)
         self._norm_max = 1.0
+        # A bound of |q'|: no code is further than half a step from its number, and no step is longer than 1 / 63.
+        self._coded_norm_max = 1.00001 + dim**0.5 / (2 * _ASSET_CODE_MAX)
         # What rounding in float32 may add to a bound, in units of the product.
         self._margin = 4 + dim / 32
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        columns = self._threshold.nbytes + self._steps.nbytes + self._lift.nbytes + self._shift.nbytes
-        return sum(each.nbytes for each in self._blocks) + columns
 
     def put(self, rows: NDArray[np.int64], vectors: Dense, thresholds: NDArray[np.float64]) -> None:
         """Set rows: vectors float32[N, D], thresholds float64[N] in 0..1."""
@@ -103,7 +97,7 @@ class CodedRows:
         errors = np.linalg.norm(vectors - codes * scales[:, None], axis=1)
         self._norm_max = max(self._norm_max, float(np.linalg.norm(vectors.astype(np.float64), axis=1).max()))
         self._threshold[rows], self._steps[rows] = thresholds, 1 / scales
-        self._lift[rows] = (_SLACK + _ASSET_NORM_MAX * errors) / scales
+        self._lift[rows] = (_SLACK + self._coded_norm_max * errors) / scales
         self._shift[rows] = _ASSET_ZERO * codes.sum(axis=1, dtype=np.int64) - self._margin
         for number in np.unique(rows // BLOCK_ROWS):
             here = rows // BLOCK_ROWS == number
@@ -124,11 +118,11 @@ class CodedRows:
         """Pairs of a vector and a row that may reach its threshold: indices into `vectors`, and rows; block by block.
 
         Args:
-            vectors: of unit length, float32[B, D]; each must be `codable`.
+            vectors: of unit length, float32[B, D].
             min_score: no score below is wanted, whatever the thresholds are.
             used: rows from here on are not looked at.
         """
-        scale = float(np.abs(vectors).max()) / _ASSET_CODE_MAX
+        scale = (float(np.abs(vectors).max()) or 1.0) / _ASSET_CODE_MAX
         codes = np.rint(vectors / scale)
         error = float(np.linalg.norm(vectors - codes * scale, axis=1).max() * self._norm_max * (1 + 1e-5))
         left, lowest = (codes + _ASSET_ZERO).astype(np.uint8), self._lowest(scale, error, min_score)
@@ -169,15 +163,3 @@ class CodedRows:
             self._steps = np.concatenate([self._steps, np.ones(more, np.float32)])
             self._lift = np.concatenate([self._lift, np.zeros(more, np.float32)])
             self._shift = np.concatenate([self._shift, np.zeros(more, np.float32)])
-
-
-def codable(vectors: Dense) -> bool:
-    """Whether these vectors, float32[B, D], can be coded together with an error that the bound allows."""
-    scale = float(np.abs(vectors).max(initial=0.0)) / _ASSET_CODE_MAX
-    if scale == 0:
-        return False
-    # No code is further than half a step from its number.
-    if scale / 2 * vectors.shape[1] ** 0.5 < _ASSET_NORM_MAX - 1:
-        return True
-    error = np.linalg.norm(vectors - np.rint(vectors / scale) * scale, axis=1).max()
-    return bool(error < _ASSET_NORM_MAX - 1)

@@ -18,11 +18,6 @@ class Column:
     def __init__(self, dtype: Any) -> None:
         self.values: NDArray[Any] = np.zeros(_FIRST, dtype)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        return self.values.nbytes
-
     def reserve(self, size: int) -> None:
         """Make room for numbers below `size`."""
         if size > len(self.values):
