@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 from google.protobuf.json_format import MessageToDict
 from lensmesh.v1 import engine_pb2, match_pb2
@@ -72,7 +71,7 @@ def joined(parts: Sequence[engine_pb2.FoundQueries], limit: int) -> engine_pb2.F
 
 def scored(record: engine_pb2.StoredQueryRecord, jobs: Sequence[pipeline.PercolateJob]) -> list[engine_pb2.AssetScore]:
     """Each asset's score by one stored query, whatever its threshold and whether it is enabled; filters count."""
-    query = replace(to_domain(record), min_score=0.0, enabled=True, expires_ns=NEVER_NS)
+    query = to_domain(record)._replace(min_score=0.0, enabled=True, expires_ns=NEVER_NS)
     engine = Engine(IntegerProduct())
     engine.put([query])
     matched = engine.match([Probe(asset_of(job), limit=1) for job in jobs])

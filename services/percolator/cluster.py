@@ -25,14 +25,12 @@ from services.mesh.errors import Unavailable
 from services.mesh.rpc import RpcSettings, channel
 from services.mesh.tenancy import derived_id
 from services.percolator.config import PercolatorSettings
-from services.percolator.partitions import PARTITIONS, partition_of, ranked, ranked_partitions, share
+from services.percolator.partitions import PARTITIONS, partition_of, ranked, share
 from services.percolator.shard import Shard
 
 log = structlog.get_logger()
 
 _STREAM = topology.bucket_stream(topology.PERCOLATORS)
-# Partitions that are loaded at a time; each portion is a consumer that the server looks through all records for.
-_PORTION = 32
 _SUBJECT = topology.bucket_subject(topology.PERCOLATORS, ">")
 
 
@@ -79,9 +77,8 @@ class Cluster:
         async for entry in scan(bus, _STREAM, [_SUBJECT]):
             cluster._hear(engine_pb2.PercolatorMember.FromString(entry.value))
         cluster._tasks = [asyncio.create_task(each()) for each in (cluster._listen, cluster._beat)]
-        # In small portions, so that of replicas that start together none loads what will be another's.
         while missing := cluster._share() - shard.partitions:
-            await shard.load(ranked_partitions(cluster.me, missing)[:_PORTION])
+            await cluster._load(missing)
         return cluster
 
     async def run(self) -> None:
@@ -219,7 +216,7 @@ class Cluster:
             self._shard.check()
             wanted = self._share()
             if missing := wanted - self._shard.partitions:
-                await self._shard.load(ranked_partitions(self.me, missing)[:_PORTION])
+                await self._load(missing)
                 await self._say()
                 continue
             surplus = {each for each in self._shard.partitions - wanted if self._is_with_others(each)}
@@ -227,6 +224,17 @@ class Cluster:
                 await self._shard.drop(surplus)
                 await self._say()
             await self.changed(self._settings.heartbeat_s)
+
+    async def _load(self, partitions: frozenset[int]) -> None:
+        """Load partitions, but for those that become another's meanwhile: replicas may start together."""
+        loading = asyncio.create_task(self._shard.load(partitions))
+        try:
+            while not loading.done():
+                await asyncio.wait({loading}, timeout=self._settings.heartbeat_s)
+                await self._shard.drop(self._shard.loading - self._share())
+            await loading
+        finally:
+            loading.cancel()
 
     def _is_with_others(self, partition: int) -> bool:
         """Whether all that should have a partition say that they have it."""

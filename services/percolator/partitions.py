@@ -27,11 +27,6 @@ def ranked(partition: int, members: Iterable[str]) -> list[str]:
     return sorted(members, key=lambda member: _weight(partition, member), reverse=True)
 
 
-def ranked_partitions(member: str, partitions: Iterable[int]) -> list[int]:
-    """The partitions in the order in which a member should load them: first those that it will keep most likely."""
-    return sorted(partitions, key=lambda partition: _weight(partition, member), reverse=True)
-
-
 def share(member: str, members: Iterable[str], copies: int) -> frozenset[int]:
     """The partitions that a member should have, each of which so many members have."""
     known = sorted(members)

@@ -21,7 +21,7 @@ from services.mesh.errors import NotFound
 from services.mesh.filters import MATCH_ALL, from_proto
 from services.mesh.tenancy import Tenant
 from services.percolator.engine import NEVER_NS, Query, StoredQuery
-from services.percolator.partitions import PARTITIONS, partition_of
+from services.percolator.partitions import partition_of
 
 log = structlog.get_logger()
 
@@ -33,6 +33,9 @@ _KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
 _FLOAT32 = np.dtype("<f4")
 # NATS' own error code for a write on another revision than was expected.
 _WRONG_LAST_SEQUENCE = 10071
+# The server spends 70 microseconds on a message that passes several filters, and 8 on one of a stream that is read as it
+# is: for more partitions than these it is cheaper to be sent everything.
+_FILTERED_MAX = 8
 _DELETED = {"KV-Operation": "DEL"}
 
 
@@ -95,9 +98,9 @@ def parts_of(key: str) -> tuple[str, int, str]:
 
 
 def subjects_of(partitions: Iterable[int]) -> list[str]:
-    """The subjects of the records of some partitions, of all namespaces."""
+    """The subjects of the records of some partitions, of all namespaces, and of more where there are many of them."""
     wanted = sorted(partitions)
-    patterns = [f"*.{_token(each)}.*" for each in wanted] if len(wanted) < PARTITIONS else ["*.*.*"]
+    patterns = [f"*.{_token(each)}.*" for each in wanted] if len(wanted) <= _FILTERED_MAX else ["*.*.*"]
     return [topology.bucket_subject(topology.STORED_QUERIES, each) for each in patterns]
 
 

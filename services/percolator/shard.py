@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 from lensmesh.v1 import engine_pb2
@@ -58,6 +59,11 @@ class Shard:
     def partitions(self) -> frozenset[int]:
         """The partitions that are loaded: all of their stored queries are matched."""
         return frozenset(self._loaded)
+
+    @property
+    def loading(self) -> frozenset[int]:
+        """The partitions that are being loaded."""
+        return frozenset(self._followers.keys() - self._loaded)
 
     async def load(self, partitions: Iterable[int]) -> None:
         """Load partitions, and go on following them; returns when they are loaded."""
@@ -198,29 +204,34 @@ class Shard:
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
         """Bring changes into the engines: the last one of each key counts."""
         latest = {entry.key: entry for entry in entries}
-        mine = [each for each in latest.values() if self._followers.get(parts_of(each.key)[1]) is follower]
         async with self._turn:
-            self._change(mine)
+            self._change([each for each in map(_Change.of, latest.values()) if self._is_followed(each, follower)])
         self._changes += 1
         telemetry.STORED_QUERIES.set(self.count)
-        for entry in mine:
-            self._kept.pop(entry.key, None)
+        for key in latest if self._kept else ():
+            self._kept.pop(key, None)
 
-    def _change(self, entries: Sequence[Entry]) -> None:
+    def _is_followed(self, change: _Change, follower: _Follower) -> bool:
+        """Whether a follower is the one to say what becomes of a stored query: it may be sent others', too."""
+        return self._followers.get(change.partition) is follower
+
+    def _change(self, changes: Sequence[_Change]) -> None:
         put: dict[str, list[StoredQuery]] = defaultdict(list)
-        for entry in entries:
-            namespace_id, partition, percolator_id = parts_of(entry.key)
+        gone: set[str] = set()
+        for change in changes:
             try:
-                if entry.deleted:
-                    self._engine(Tenant(namespace_id)).remove(percolator_id)
+                if change.entry.deleted:
+                    self._engine(Tenant(change.namespace_id)).remove(change.percolator_id)
+                    gone.add(change.namespace_id)
                 else:
-                    put[namespace_id].append(to_domain(engine_pb2.StoredQueryRecord.FromString(entry.value), partition))
+                    record = engine_pb2.StoredQueryRecord.FromString(change.entry.value)
+                    put[change.namespace_id].append(to_domain(record, change.partition))
             except (LensmeshError, ValueError) as error:
                 # One record that can't be read must not keep the others from being matched.
-                log.error("stored query left out", percolator_id=percolator_id, error=str(error))
+                log.error("stored query left out", percolator_id=change.percolator_id, error=str(error))
         for namespace_id, queries in put.items():
             self._put(self._engine(Tenant(namespace_id)), queries)
-        for namespace_id in {parts_of(entry.key)[0] for entry in entries if entry.deleted}:
+        for namespace_id in gone:
             self._let_go(namespace_id)
 
     def _let_go(self, namespace_id: str) -> None:
@@ -239,6 +250,19 @@ class Shard:
                 return
             for each in queries:
                 self._put(engine, [each])
+
+
+class _Change(NamedTuple):
+    """What was written or removed, and where."""
+
+    namespace_id: str
+    partition: int
+    percolator_id: str
+    entry: Entry
+
+    @classmethod
+    def of(cls, entry: Entry) -> _Change:
+        return cls(*parts_of(entry.key), entry)
 
 
 class _Follower:
@@ -261,12 +285,12 @@ class _Follower:
             raise RuntimeError("the stored queries are not followed any more")
 
     async def start(self) -> None:
-        """Start following; returns when what was there is applied."""
+        """Start following; returns when what was there is applied, or nothing of it is wanted any more."""
         self._task = asyncio.create_task(self._follow())
         loaded = asyncio.create_task(self._loaded.wait())
         await asyncio.wait({self._task, loaded}, return_when=asyncio.FIRST_COMPLETED)
         loaded.cancel()
-        if self._task.done():
+        if self._task.done() and not self._task.cancelled():
             self._task.result()
 
     async def stop(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -384,7 +383,7 @@ def test_a_stored_query_ends_when_it_expires() -> None:
     """What has expired is matched no more, and named to be removed."""
     engine, now_ns = new_engine(), 10**18
     one = stored("soon", 0.5, Query(DENSE[0], dense=unit([1, 0, 0, 0])))
-    engine.put([replace(one, expires_ns=now_ns + 1), replace(one, percolator_id="never")])
+    engine.put([one._replace(expires_ns=now_ns + 1), one._replace(percolator_id="never")])
     probes = [Probe(asset_with([1, 0, 0, 0]))]
     names = [[each.percolator_id for each in engine.match(probes, now_ns=at)[0].found] for at in (now_ns, now_ns + 1)]
     assert [["never", "soon"], ["never"]] == names
@@ -396,8 +395,8 @@ def test_keys_come_oldest_first() -> None:
     engine = new_engine()
     one = stored("x", 0.5, Query(DENSE[1], dense=unit([1, 0, 0, 0])))
     other = stored("y", 0.5, Query(DENSE[2], dense=unit([1, 0, 0, 0])))
-    engine.put(replace(one, percolator_id=f"p{n}", created_ns=100 - n, partition=n % 2) for n in range(5))
-    engine.put([replace(other, percolator_id="new", created_ns=1)])
+    engine.put(one._replace(percolator_id=f"p{n}", created_ns=100 - n, partition=n % 2) for n in range(5))
+    engine.put([other._replace(percolator_id="new", created_ns=1)])
     assert ([(1, "new"), (96, "p4"), (97, "p3")], 6) == engine.keys(3)
     assert ([(97, "p3"), (99, "p1")], 2) == engine.keys(9, partitions=[1])
     assert ([(1, "new")], 1) == engine.keys(9, stale=DENSE[1])

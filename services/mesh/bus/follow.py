@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import nats.errors
 import structlog
@@ -31,8 +32,7 @@ _ACK_TOKENS = 9
 _INACTIVE_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One message: a value written under a subject, or its removal."""
 
     subject: str
@@ -93,13 +93,13 @@ async def follow_batches(
 
 
 async def _arriving(pull: Pull, after: int) -> AsyncIterator[Sequence[Entry]]:
-    """What one request brings, each time as much as has arrived, but nothing up to a sequence."""
+    """What one request brings, at once unless more are on their way, but nothing up to a sequence."""
     entries: list[Entry] = []
     async for message in pull.take(_BATCH):
         entry = _entry(message)
         if entry.sequence > after:
             entries.append(entry)
-        if entries and pull.is_idle:
+        if entries and not entry.pending and pull.is_idle:
             yield entries
             entries = []
     if entries:

@@ -31,11 +31,21 @@ class ExactRows:
         self._file: int | None = None
 
     def put(self, rows: NDArray[np.int64], vectors: Dense) -> None:
-        """Set rows."""
+        """Set rows.
+
+        Raises:
+            OSError: the disk is full.
+        """
         needed = int(rows.max()) + 1
         if needed > len(self._values):
             self._grow(max(needed, len(self._values) + len(self._values) // 2))
-        self._values[rows] = vectors
+        if self._file is None:
+            self._values[rows] = vectors
+            return
+        # Written, not mapped: that costs a third, and a full disk is an error and not the end of the process.
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        for some in np.split(np.arange(len(rows)), ends):
+            self._write(int(rows[some[0]]), vectors[some[0] : some[-1] + 1])
 
     def products(self, rows: NDArray[np.int64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """The largest product of each row with any of the vectors, in double precision.
@@ -72,8 +82,15 @@ class ExactRows:
             self._file, name = tempfile.mkstemp(prefix="lensmesh-vectors-", dir=self._directory)
             os.unlink(name)
         os.ftruncate(self._file, size)
-        with os.fdopen(os.dup(self._file), "r+b") as file:
-            mapped = np.memmap(file, np.float32, "r+", shape=(rows, self._dim))
+        with os.fdopen(os.dup(self._file), "rb") as file:
+            self._values = np.memmap(file, np.float32, "r", shape=(rows, self._dim))
         if old is not None:
-            mapped[: len(old)] = old
-        self._values = mapped
+            self._write(0, old)
+
+    def _write(self, row: int, vectors: Dense) -> None:
+        """Write rows that stand together into the file."""
+        assert self._file is not None
+        left, offset = memoryview(np.ascontiguousarray(vectors)).cast("B"), row * self._dim * 4
+        while left:
+            written = os.pwrite(self._file, left, offset)
+            left, offset = left[written:], offset + written

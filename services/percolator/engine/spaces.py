@@ -63,7 +63,7 @@ class DenseSpace:
 
     def put(self, several: DenseRows) -> None:
         """Set rows."""
-        places, values = np.array(several.rows, np.int64), np.stack(several.vectors)
+        places, values = np.array(several.rows, np.int64), np.concatenate(several.vectors).reshape(-1, self.dim)
         self.rows.owners.put(places, several.owners)
         self.coded.put(places, values, np.array(several.thresholds, np.float64))
         self.exact.put(places, values)

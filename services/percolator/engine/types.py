@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ SCORE_DECIMALS = 6
 NEVER_NS = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """One query of a stored query. Dense vectors have unit length; sparse weights sum to 1."""
 
     space: Space
@@ -32,8 +32,7 @@ class Query:
     condition: Condition | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredQuery:
+class StoredQuery(NamedTuple):
     """What one percolator looks for."""
 
     percolator_id: str
