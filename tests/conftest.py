@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from runner.process import Process
 from services.mesh.bus import topology
 from services.mesh.bus.topology import Bus, BusSettings
 from services.mesh.config import load
+
+# The tests start hundreds of processes, of which each would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TERMINAL = ("DONE", "FAILED", "CANCELLED", "SKIPPED")
 

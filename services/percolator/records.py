@@ -33,8 +33,8 @@ _KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
 _FLOAT32 = np.dtype("<f4")
 # NATS' own error code for a write on another revision than was expected.
 _WRONG_LAST_SEQUENCE = 10071
-# The server spends 70 microseconds on a message that passes several filters, and 8 on one of a stream that is read as it
-# is: for more partitions than these it is cheaper to be sent everything.
+# nats-server spends 70 microseconds on a message where there are several filters, and 8 where there is none: for more
+# partitions than these it is cheaper to be sent everything.
 _FILTERED_MAX = 8
 _DELETED = {"KV-Operation": "DEL"}
 
@@ -91,9 +91,9 @@ def key_of(tenant: Tenant, percolator_id: str) -> str:
     return tenant.key(_token(partition_of(percolator_id)), percolator_id)
 
 
-def parts_of(key: str) -> tuple[str, int, str]:
-    """Namespace, partition and id of a key."""
-    namespace_id, token, percolator_id = key.split(".")
+def parts_of(subject: str) -> tuple[str, int, str]:
+    """Namespace, partition and id of the subject of a record."""
+    _, _, namespace_id, token, percolator_id = subject.split(".")
     return namespace_id, int(token[1:]), percolator_id
 
 

@@ -203,13 +203,13 @@ class Shard:
 
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
         """Bring changes into the engines: the last one of each key counts."""
-        latest = {entry.key: entry for entry in entries}
+        latest = {entry.subject: entry for entry in entries}
         async with self._turn:
             self._change([each for each in map(_Change.of, latest.values()) if self._is_followed(each, follower)])
         self._changes += 1
         telemetry.STORED_QUERIES.set(self.count)
-        for key in latest if self._kept else ():
-            self._kept.pop(key, None)
+        for entry in latest.values() if self._kept else ():
+            self._kept.pop(entry.key, None)
 
     def _is_followed(self, change: _Change, follower: _Follower) -> bool:
         """Whether a follower is the one to say what becomes of a stored query: it may be sent others', too."""
@@ -262,7 +262,7 @@ class _Change(NamedTuple):
 
     @classmethod
     def of(cls, entry: Entry) -> _Change:
-        return cls(*parts_of(entry.key), entry)
+        return cls(*parts_of(entry.subject), entry)
 
 
 class _Follower:

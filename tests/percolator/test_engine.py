@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from lensmesh.v1 import common_pb2
 
 from services.mesh.filters import MATCH_ALL, AllOf, AnyOf, Condition, NoneOf, from_proto, matches
-from services.percolator.engine import Asset, Engine, Found, IntegerProduct, Probe, Query, StoredQuery, exact_rows
+from services.percolator.engine import (
+    NEVER_NS,
+    Asset,
+    Engine,
+    Found,
+    IntegerProduct,
+    Probe,
+    Query,
+    StoredQuery,
+    exact_rows,
+)
 
 DENSE = ((1, "v1"), (2, "v1"), (2, "v2"))
 SPARSE = ((4, "bm25"),)
@@ -64,6 +74,10 @@ stored_queries = st.builds(
     queries=st.lists(queries, min_size=1, max_size=5).map(tuple),
     min_score=thresholds,
     condition=conditions,
+    enabled=st.sampled_from([True, True, True, False]),
+    created_ns=st.just(0),
+    expires_ns=st.just(NEVER_NS),
+    partition=st.just(0),
 )
 assets = st.builds(
     lambda collection, number, word, dense, sparse: Asset(
@@ -224,8 +238,8 @@ SHARDS = (1, 2, 5)
 cases_seen = 0
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 33, 64, 64, 64]))
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 33, 64, 64, 64, 64]))
 def test_shards_together_equal_the_definition(seed: int, batch: int) -> None:
     """However many shards the stored queries are spread over, what they find together is what the definition says."""
     global cases_seen

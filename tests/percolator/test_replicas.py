@@ -10,7 +10,12 @@ import grpc
 import pytest
 from lensmesh.v1 import engine_pb2
 
+from services.mesh.bus import topology
+from services.mesh.bus.topology import BusSettings
+from services.mesh.tenancy import Tenant
 from services.percolator.partitions import PARTITIONS, partition_of, share
+from services.percolator.records import Records
+from services.percolator.shard import Shard
 from tests.percolator.replicas import (
     NAMESPACE,
     Replicas,
@@ -154,6 +159,30 @@ async def test_listings_over_replicas_are_in_order(replicas: Replicas) -> None:
         records, key=lambda each: (each.stored_query.created_at.ToNanoseconds(), each.stored_query.percolator_id)
     )
     assert [each.stored_query.percolator_id for each in ordered] == found
+
+
+async def test_what_becomes_anothers_while_it_is_loaded_is_left_to_it(replicas: Replicas) -> None:
+    """Partitions dropped while they are loaded are not loaded, and the others are, whole."""
+    bus = await topology.connect(replicas.nats_url, "test", stream_replicas=1, settings=BusSettings())
+    records, stored, tenant = await Records.open(bus), some(3000), Tenant(NAMESPACE)
+    for start in range(0, len(stored), 500):
+        await asyncio.gather(*(records.put(tenant, each) for each in stored[start : start + 500]))
+    shard, kept = Shard(bus, records, None), frozenset(range(20))
+    loading = asyncio.create_task(shard.load(range(PARTITIONS)))
+    while not shard.count:
+        await asyncio.sleep(0)
+    assert frozenset(range(PARTITIONS)) == shard.loading
+    await shard.drop(shard.loading - kept)
+    await loading
+    expected_count = sum(partition_of(each.stored_query.percolator_id) in kept for each in stored)
+    assert (kept, expected_count) == (shard.partitions, shard.count)
+    loading = asyncio.create_task(shard.load(range(20, PARTITIONS)))
+    await asyncio.sleep(0)
+    await shard.drop(shard.loading)
+    await loading
+    assert (kept, expected_count) == (shard.partitions, shard.count)
+    await shard.close()
+    await bus.close()
 
 
 async def test_a_forgotten_namespace_has_none(replicas: Replicas) -> None:

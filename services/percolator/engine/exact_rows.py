@@ -90,7 +90,7 @@ class ExactRows:
     def _write(self, row: int, vectors: Dense) -> None:
         """Write rows that stand together into the file."""
         assert self._file is not None
-        left, offset = memoryview(np.ascontiguousarray(vectors)).cast("B"), row * self._dim * 4
+        left, offset = np.ascontiguousarray(vectors).data.cast("B"), row * self._dim * 4
         while left:
             written = os.pwrite(self._file, left, offset)
             left, offset = left[written:], offset + written
