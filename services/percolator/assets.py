@@ -15,6 +15,7 @@ from services.percolator.engine import (
     Dense,
     Engine,
     IntegerProduct,
+    Matched,
     Probe,
     Space,
     Sparse,
@@ -60,6 +61,20 @@ def stats_of(stats: Stats, ms: float) -> match_pb2.PercolationStats:
     )
 
 
+def found_queries(matched: Matched, ms: float) -> engine_pb2.FoundQueries:
+    """What an asset matches, with what a match says of its stored query."""
+    answer = engine_pb2.FoundQueries(stats=stats_of(matched.stats, ms))
+    for each in matched.found:
+        found = answer.found.add(
+            percolator_id=each.percolator_id,
+            score=each.score,
+            query_scores=each.query_scores,
+            vector_indexes=each.indexes,
+        )
+        found.MergeFromString(each.payload)
+    return answer
+
+
 def joined(parts: Sequence[engine_pb2.FoundQueries], limit: int) -> engine_pb2.FoundQueries:
     """What several replicas found for one asset, as one would have: no stored query is with two of them."""
     found = sorted((each for part in parts for each in part.found), key=lambda each: (-each.score, each.percolator_id))
@@ -71,7 +86,7 @@ def joined(parts: Sequence[engine_pb2.FoundQueries], limit: int) -> engine_pb2.F
 
 def scored(record: engine_pb2.StoredQueryRecord, jobs: Sequence[pipeline.PercolateJob]) -> list[engine_pb2.AssetScore]:
     """Each asset's score by one stored query, whatever its threshold and whether it is enabled; filters count."""
-    query = to_domain(record)._replace(min_score=0.0, enabled=True, expires_ns=NEVER_NS)
+    query = to_domain(record)._replace(min_score=0.0, enabled=True, expires_ns=NEVER_NS, payload=b"")
     engine = Engine(IntegerProduct())
     engine.put([query])
     matched = engine.match([Probe(asset_of(job), limit=1) for job in jobs])

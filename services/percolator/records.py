@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import numpy as np
 import structlog
-from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2
+from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2, percolator_pb2
 from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
@@ -74,7 +74,15 @@ def to_domain(record: engine_pb2.StoredQueryRecord, partition: int | None = None
         # A time beyond 2262 fits into no 64 bits of nanoseconds.
         expires_ns=min(stored.expires_at.ToNanoseconds(), NEVER_NS) if stored.HasField("expires_at") else NEVER_NS,
         partition=partition_of(percolator_id) if partition is None else partition,
+        payload=_payload(stored),
     )
+
+
+def _payload(stored: percolator_pb2.StoredQuery) -> bytes:
+    """What a match says of its stored query, as a part of a serialized `FoundQuery`."""
+    if stored.HasField("metadata"):
+        return engine_pb2.FoundQuery(name=stored.name, metadata=stored.metadata).SerializeToString()
+    return engine_pb2.FoundQuery(name=stored.name).SerializeToString() if stored.name else b""
 
 
 def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) -> Query:

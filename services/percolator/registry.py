@@ -17,10 +17,10 @@ from services.mesh import telemetry
 from services.mesh.errors import NotFound, Unavailable
 from services.mesh.rpc import from_rpc_error
 from services.mesh.tenancy import Tenant
-from services.percolator.assets import joined, probe_of, stats_of
+from services.percolator.assets import found_queries, joined, probe_of
 from services.percolator.cluster import Cluster
 from services.percolator.config import PercolatorSettings
-from services.percolator.engine import Matched, Space
+from services.percolator.engine import Space
 from services.percolator.partitions import partition_of
 from services.percolator.records import Records
 from services.percolator.shard import Shard
@@ -167,7 +167,7 @@ class Registry:
         for stage in _STAGES:
             telemetry.PERCOLATED.labels(stage).inc(sum(getattr(each.stats, stage) for each in matched))
         ms = seconds * 1e3
-        return list(await asyncio.gather(*(self._described(tenant, each, ms) for each in matched)))
+        return [found_queries(each, ms) for each in matched]
 
     def keys_here(
         self, tenant: Tenant, limit: int, partitions: frozenset[int] | None, stale: Space | None
@@ -190,28 +190,6 @@ class Registry:
                 except NotFound:
                     continue
         return removed
-
-    async def _described(self, tenant: Tenant, matched: Matched, ms: float) -> engine_pb2.FoundQueries:
-        """What was found, with what a match says of its stored query; one that was removed just now is left out."""
-        records = await asyncio.gather(
-            *(self._shard.record(tenant, each.percolator_id) for each in matched.found), return_exceptions=True
-        )
-        answer = engine_pb2.FoundQueries(stats=stats_of(matched.stats, ms))
-        for found, record in zip(matched.found, records, strict=True):
-            if isinstance(record, NotFound):
-                continue
-            if isinstance(record, BaseException):
-                raise record
-            stored = record.stored_query
-            answer.found.add(
-                percolator_id=found.percolator_id,
-                score=found.score,
-                query_scores=found.query_scores,
-                vector_indexes=[each.vector_index for each in stored.queries],
-                metadata=stored.metadata,
-                name=stored.name,
-            )
-        return answer
 
     async def _gather(
         self, tenant: Tenant, assets: Sequence[engine_pb2.PercolatedAsset], silent: frozenset[str]

@@ -29,7 +29,7 @@ async def build(frame: Frame) -> Parts:
     settings = load(PercolatorSettings)
     tasks = await TaskStore.open(frame.bus)
     records = await Records.open(frame.bus)
-    shard = Shard(frame.bus, records, settings.vectors_dir)
+    shard = Shard(frame.bus, settings.vectors_dir)
     address = settings.advertise or frame.mesh.percolator_address
     cluster = await Cluster.join(frame.bus, shard, address, settings, frame.rpc)
     registry = Registry(records, shard, cluster, settings)

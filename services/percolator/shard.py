@@ -21,18 +21,17 @@ from services.mesh.bus.follow import Entry, follow_batches
 from services.mesh.bus.topology import Bus
 from services.mesh.errors import LensmeshError, Unavailable
 from services.mesh.tenancy import Tenant
-from services.percolator.engine import Engine, IntegerProduct, Matched, Probe, Space, StoredQuery
+from services.percolator.engine import Engine, IntegerProduct, Matched, Payloads, Probe, Space, StoredQuery
 from services.percolator.partitions import PARTITIONS, partition_of
-from services.percolator.records import STREAM, Records, key_of, parts_of, subjects_of, to_domain
+from services.percolator.records import STREAM, parts_of, subjects_of, to_domain
 
 log = structlog.get_logger()
 
-# Records of matched queries that are kept at hand.
-_RECORDS_KEPT_MAX = 10_000
 # How long a writer waits to see its own write matched.
 _SEEN_S_MAX = 5.0
-# How long matching goes on before others may run.
+# How long matching goes on before others may run, and for how many turns of the loop: in each, nats-py reads 32 KB.
 _STRETCH_S = 0.002
+_TURNS = 8
 # Progress of loading is logged after so many.
 _SAY_EVERY = 200_000
 
@@ -40,20 +39,17 @@ _SAY_EVERY = 200_000
 class Shard:
     """The engines of all namespaces, of the partitions that were loaded."""
 
-    def __init__(self, bus: Bus, records: Records, directory: Path | None) -> None:
+    def __init__(self, bus: Bus, directory: Path | None) -> None:
         self._bus = bus
-        self._records = records
         self._directory = directory
         self._product = IntegerProduct()
+        self._payloads = Payloads(directory)
         self._engines: dict[str, Engine] = {}
         # Held by whoever changes the engines, or is matching.
         self._turn = asyncio.Lock()
         # Who follows each partition, and up to which revision its changes are being matched.
         self._followers: dict[int, _Follower] = {}
         self._loaded: set[int] = set()
-        self._kept: dict[str, engine_pb2.StoredQueryRecord] = {}
-        # Batches of changes that were applied.
-        self._changes = 0
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -88,7 +84,6 @@ class Shard:
                 for namespace_id, engine in list(self._engines.items()):
                     engine.remove_partition(partition)
                     self._let_go(namespace_id)
-        self._kept.clear()
 
     async def close(self) -> None:
         """Follow no more."""
@@ -96,6 +91,7 @@ class Shard:
             await follower.stop()
         for engine in self._engines.values():
             engine.close()
+        self._payloads.close()
 
     def check(self) -> None:
         """Raise what ended the following of a partition: what changes from then on would be missed."""
@@ -126,7 +122,8 @@ class Shard:
                     matched: list[Matched] = end.value
                     return matched
                 if time.perf_counter() - rested > _STRETCH_S:
-                    await asyncio.sleep(0)
+                    for _ in range(_TURNS):
+                        await asyncio.sleep(0)
                     rested = time.perf_counter()
 
     def keys(
@@ -167,24 +164,6 @@ class Shard:
             raise Unavailable("the partition of this stored query is not loaded here; try again")
         await follower.seen(revision)
 
-    async def record(self, tenant: Tenant, percolator_id: str) -> engine_pb2.StoredQueryRecord:
-        """The record of a stored query of a loaded partition; those of what is matched often are at hand.
-
-        Raises:
-            NotFound: there is none in this namespace.
-        """
-        key = key_of(tenant, percolator_id)
-        known = self._kept.get(key)
-        if known is None:
-            changes = self._changes
-            known = await self._records.read(tenant, percolator_id)
-            # What changed meanwhile may be this one.
-            if changes == self._changes:
-                if len(self._kept) >= _RECORDS_KEPT_MAX:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[key] = known
-        return known
-
     def _asked(self, partitions: frozenset[int] | None) -> list[int] | None:
         """The partitions that the engine has to tell apart; None: there is no need to."""
         if partitions is None or partitions == self._followers.keys():
@@ -198,7 +177,7 @@ class Shard:
     def _engine(self, tenant: Tenant) -> Engine:
         known = self._engines.get(tenant.namespace_id)
         if known is None:
-            known = self._engines[tenant.namespace_id] = Engine(self._product, self._directory)
+            known = self._engines[tenant.namespace_id] = Engine(self._product, self._directory, self._payloads)
         return known
 
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
@@ -206,10 +185,7 @@ class Shard:
         latest = {entry.subject: entry for entry in entries}
         async with self._turn:
             self._change([each for each in map(_Change.of, latest.values()) if self._is_followed(each, follower)])
-        self._changes += 1
         telemetry.STORED_QUERIES.set(self.count)
-        for entry in latest.values() if self._kept else ():
-            self._kept.pop(entry.key, None)
 
     def _is_followed(self, change: _Change, follower: _Follower) -> bool:
         """Whether a follower is the one to say what becomes of a stored query: it may be sent others', too."""

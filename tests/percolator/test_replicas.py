@@ -167,7 +167,7 @@ async def test_what_becomes_anothers_while_it_is_loaded_is_left_to_it(replicas: 
     records, stored, tenant = await Records.open(bus), some(3000), Tenant(NAMESPACE)
     for start in range(0, len(stored), 500):
         await asyncio.gather(*(records.put(tenant, each) for each in stored[start : start + 500]))
-    shard, kept = Shard(bus, records, None), frozenset(range(20))
+    shard, kept = Shard(bus, None), frozenset(range(20))
     loading = asyncio.create_task(shard.load(range(PARTITIONS)))
     while not shard.count:
         await asyncio.sleep(0)

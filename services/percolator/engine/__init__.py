@@ -1,10 +1,12 @@
 """Exact matching of new vectors against stored queries. Knows neither protobuf nor NATS.
 
-`core` puts it together: `first_pass` rules out, `exact_rows` and `postings` score, `scopes` and `conditions` filter.
+`core` puts it together: `first_pass` rules out, `exact_rows` and `postings` score, `scopes` and `conditions` filter,
+and `payloads` come back with what is found.
 """
 
 from services.percolator.engine.core import Engine
 from services.percolator.engine.first_pass import IntegerProduct
+from services.percolator.engine.payloads import Payloads
 from services.percolator.engine.types import (
     NEVER_NS,
     Asset,
@@ -27,6 +29,7 @@ __all__ = [
     "Found",
     "IntegerProduct",
     "Matched",
+    "Payloads",
     "Probe",
     "Query",
     "Space",

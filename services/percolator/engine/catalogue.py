@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from services.percolator.engine.conditions import Conditions
 from services.percolator.engine.first_pass import IntegerProduct
+from services.percolator.engine.payloads import Payloads
 from services.percolator.engine.scopes import Scopes
 from services.percolator.engine.spaces import DenseRows, DenseSpace, KeywordSpace
 from services.percolator.engine.table import Column
@@ -25,11 +26,15 @@ class Catalogue:
     Args:
         product: what multiplies 8-bit matrices; several may share it.
         directory: where vectors go that are too many for memory; None: where temporary files go.
+        payloads: where payloads go; several may share it. None: into a file of its own.
     """
 
-    def __init__(self, product: IntegerProduct, directory: Path | None = None) -> None:
+    def __init__(
+        self, product: IntegerProduct, directory: Path | None = None, payloads: Payloads | None = None
+    ) -> None:
         self._product = product
         self._directory = directory
+        self._payloads = payloads or Payloads(directory)
         self.conditions = Conditions()
         self.scopes = Scopes(self.conditions)
         self._by_id: dict[str, int] = {}
@@ -43,6 +48,8 @@ class Catalogue:
         self.expires_ns = Column(np.int64)
         self.count = Column(np.uint8)
         self._live = Column(np.bool_)
+        self._payload_place = Column(np.int32)
+        self._payload_size = Column(np.int32)
         self.first = Column(np.int32)
         # By query. Those of one stored query stand together, from `first` on.
         self.space = Column(np.int16)
@@ -55,6 +62,7 @@ class Catalogue:
         self.always: set[int] = set()
         self.space_numbers: dict[Space, int] = {}
         self.spaces: list[DenseSpace | KeywordSpace] = []
+        self.indexes: list[int] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -80,6 +88,8 @@ class Catalogue:
         self.partition.put(places, [each.partition for each in latest])
         self._created_ns.put(places, [each.created_ns for each in latest])
         self.expires_ns.put(places, [each.expires_ns for each in latest])
+        self._payload_place.put(places, self._payloads.put([each.payload for each in latest]))
+        self._payload_size.put(places, [len(each.payload) for each in latest])
         enabled = [(number, each) for number, each in zip(numbers, latest, strict=True) if each.enabled]
         self.always.update(number for number, each in enabled if each.min_score <= 0)
         self.count.put(places, [len(each.queries) if each.enabled else 0 for each in latest])
@@ -99,6 +109,7 @@ class Catalogue:
             self._free_queries.setdefault(count, []).append(first)
         self.scopes.release(int(self.scope[number]))
         self.always.discard(number)
+        self._payloads.free(int(self._payload_place[number]), int(self._payload_size[number]))
         self.threshold[number], self.count[number], self._live[number] = np.inf, 0, False
         self._free.append(number)
 
@@ -135,6 +146,10 @@ class Catalogue:
         used = len(self.ids)
         late = self._live.values[:used] & (self.expires_ns.values[:used] <= now_ns)
         return [self.ids[number] for number in np.flatnonzero(late).tolist()]
+
+    def payload(self, number: int) -> bytes:
+        """What comes back with the matches of a stored query."""
+        return self._payloads.read(int(self._payload_place[number]), int(self._payload_size[number]))
 
     def close(self) -> None:
         """Let go of files."""
@@ -201,6 +216,7 @@ class Catalogue:
             number = self.space_numbers[space] = len(self.spaces)
             made = KeywordSpace() if dim is None else DenseSpace(dim, self._product, self._directory)
             self.spaces.append(made)
+            self.indexes.append(space[0])
         known = self.spaces[number]
         if (known.dim if isinstance(known, DenseSpace) else None) != dim:
             raise ValueError(f"the vectors of {space} are of another kind: {dim or 'sparse'}")

@@ -197,9 +197,16 @@ class Engine(Catalogue):
             kept = kept[means[kept] >= np.partition(means[kept], -probe.limit)[-probe.limit]]
         ids = {int(each): self.ids[numbers[each]] for each in kept}
         best = sorted(ids, key=lambda each: (-means[each], ids[each]))[: probe.limit]
+        parts = ((each, slice(starts[each], starts[each] + counts[each])) for each in best)
         found = (
-            Found(ids[each], float(means[each]), tuple(scores[starts[each] : starts[each] + counts[each]].tolist()))
-            for each in best
+            Found(
+                ids[each],
+                float(means[each]),
+                tuple(scores[part].tolist()),
+                tuple(self.indexes[number] for number in self.space.values[places[part]]),
+                self.payload(int(numbers[each])),
+            )
+            for each, part in parts
         )
         return Matched(tuple(found), Stats(*stats, matched=matched))
 

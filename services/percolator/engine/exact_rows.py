@@ -5,13 +5,13 @@ They are read for the few rows that the first pass leaves; the file is rebuilt a
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.percolator.engine.files import nameless_file, write_at
 from services.percolator.engine.types import Dense
 
 # Bytes that one space may hold in memory; beyond, they go to a file.
@@ -28,7 +28,7 @@ class ExactRows:
         self._dim = dim
         self._directory = directory
         self._values: Dense = np.zeros((_FIRST_ROWS, dim), np.float32)
-        self._file: int | None = None
+        self._file: BinaryIO | None = None
 
     def put(self, rows: NDArray[np.int64], vectors: Dense) -> None:
         """Set rows.
@@ -42,7 +42,7 @@ class ExactRows:
         if self._file is None:
             self._values[rows] = vectors
             return
-        # Written, not mapped: that costs a third, and a full disk is an error and not the end of the process.
+        # Written and not through the mapping, which costs three times as much.
         ends = np.flatnonzero(np.diff(rows) != 1) + 1
         for some in np.split(np.arange(len(rows)), ends):
             self._write(int(rows[some[0]]), vectors[some[0] : some[-1] + 1])
@@ -66,7 +66,7 @@ class ExactRows:
         """Let go of the file."""
         self._values = np.zeros((0, self._dim), np.float32)
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
     def _grow(self, rows: int) -> None:
@@ -78,19 +78,13 @@ class ExactRows:
             return
         old = self._values if self._file is None else None
         if self._file is None:
-            # Without a name in the directory, it is gone with the process, however that ends.
-            self._file, name = tempfile.mkstemp(prefix="lensmesh-vectors-", dir=self._directory)
-            os.unlink(name)
-        os.ftruncate(self._file, size)
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            self._values = np.memmap(file, np.float32, "r", shape=(rows, self._dim))
+            self._file = nameless_file(self._directory)
+        self._file.truncate(size)
+        self._values = np.memmap(self._file, np.float32, "r", shape=(rows, self._dim))
         if old is not None:
             self._write(0, old)
 
     def _write(self, row: int, vectors: Dense) -> None:
         """Write rows that stand together into the file."""
         assert self._file is not None
-        left, offset = np.ascontiguousarray(vectors).data.cast("B"), row * self._dim * 4
-        while left:
-            written = os.pwrite(self._file, left, offset)
-            left, offset = left[written:], offset + written
+        write_at(self._file, np.ascontiguousarray(vectors).data.cast("B"), row * self._dim * 4)

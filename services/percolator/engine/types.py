@@ -48,6 +48,8 @@ class StoredQuery(NamedTuple):
     expires_ns: int = NEVER_NS
     # Which part of all stored queries it belongs to, 0..255.
     partition: int = 0
+    # Comes back with its matches, and takes no part in matching.
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ class Found:
     percolator_id: str
     score: float
     query_scores: tuple[float, ...]
+    # The index of each query.
+    indexes: tuple[int, ...] = ()
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
