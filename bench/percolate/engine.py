@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,36 +19,56 @@ from bench.percolate.samples import DIM, SELECTIVITIES, Samples, Vectors, probe
 from services.percolator.engine import Engine, IntegerProduct, Probe
 
 BATCHES = (1, 64)
+# The engine whose stored queries have no filters.
+PLAIN = "none"
 # Stored queries that the reference multiplies at a time: its products stay in the cache, which is the faster way.
 _NUMPY_ROWS = 16_384
-_ROUNDS = 5
+_ROUNDS = {1: 21, 64: 7}
 _SINGLES = 40
 _BANDWIDTH_BYTES = 1 << 30
 
 
-def cpu_ms(work: Callable[[], object], rounds: int = _ROUNDS) -> float:
+Rounds = dict[str, NDArray[np.float64]]
+
+
+def by_turns(ways: Mapping[str, Callable[[], object]], rounds: int) -> Rounds:
+    """CPU-ms of this process for each call of each way, one after the other in every round, after one to be warm.
+
+    On a shared machine the same work takes twice as long in one minute as in the next; within a round it does not.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(-1, rounds):
+        for name, work in ways.items():
+            started = time.process_time()
+            work()
+            if number >= 0:
+                spent[name].append((time.process_time() - started) * 1e3)
+    return {name: np.array(each) for name, each in spent.items()}
+
+
+def cpu_ms(work: Callable[[], object], rounds: int = 5) -> float:
     """CPU-ms of this process for one call: the median of several, after one to be warm."""
-    work()
-    spent = []
-    for _ in range(rounds):
-        started = time.process_time()
-        work()
-        spent.append((time.process_time() - started) * 1e3)
-    return float(np.median(spent))
+    return float(np.median(by_turns({"": work}, rounds)[""]))
 
 
 def resident_bytes() -> int:
-    """Bytes of memory that this process holds and that no file backs."""
+    """Bytes of memory that this process uses and that no file backs."""
+    gc.collect()
+    # What was freed and not given back would be used again, and not be seen to grow.
+    ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("RssAnon")).split()[1]) * 1024
 
 
-def read_ms_per_gb() -> float:
-    """How long this machine takes to read a gigabyte of memory with one core: the best of a few ways and tries."""
-    values = np.ones(_BANDWIDTH_BYTES // 4, np.float32)
-    ways: tuple[Callable[[], object], ...] = (values.max, lambda: np.dot(values, values))
-    best = min(cpu_ms(way, 3) for way in ways)
-    return best * 1e9 / _BANDWIDTH_BYTES
+class Memory:
+    """What reading memory takes on this machine with one core."""
+
+    def __init__(self) -> None:
+        self._values = np.ones(_BANDWIDTH_BYTES // 4, np.float32)
+
+    def read(self) -> None:
+        """Read a gigabyte, with the least work done on it."""
+        self._values.max()
 
 
 class Reference:
@@ -77,12 +98,10 @@ class Reference:
 
 def loaded(samples: Samples, selectivity: float | None) -> tuple[Engine, dict[str, float]]:
     """An engine with all stored queries, and what loading them took."""
-    gc.collect()
     before, started = resident_bytes(), time.process_time()
     engine = Engine(IntegerProduct())
     for queries in samples.stored_queries(selectivity):
         engine.put(queries)
-    gc.collect()
     spent = time.process_time() - started
     return engine, {
         "bytes_per_query": round((resident_bytes() - before) / samples.count, 1),
@@ -90,34 +109,61 @@ def loaded(samples: Samples, selectivity: float | None) -> tuple[Engine, dict[st
     }
 
 
-def engine_rows(samples: Samples, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The engine's figures, with and without filters."""
-    assets, found = samples.assets(max(BATCHES)), []
+def measured(samples: Samples, say: Callable[[str], None]) -> dict[str, Any]:
+    """The engine with and without filters, numpy, faiss and the memory, by turns over the same stored queries."""
+    assets = samples.assets(max(BATCHES))
     probes = [probe(vector, number) for number, vector in enumerate(assets)]
+    engines: dict[str, Engine] = {}
+    filters: dict[str, dict[str, Any]] = {}
     for selectivity in SELECTIVITIES:
-        engine, row = loaded(samples, selectivity)
-        name = "none" if selectivity is None else f"{selectivity:.0%}"
-        figures: dict[str, Any] = {"queries": samples.count, "filter": name, **row}
-        for batch in BATCHES:
-            figures |= _figures(engine, probes, batch)
-        say(f"  {samples.count:>9,} filter {name:>4}: " + _line(figures))
-        found.append(figures)
+        name = PLAIN if selectivity is None else f"{selectivity:.0%}"
+        engines[name], filters[name] = loaded(samples, selectivity)
+    found: dict[str, Any] = {"queries": samples.count, "numpy_bytes_per_query": DIM * 4 + 4}
+    reference, memory = Reference(samples), Memory()
+    for batch in BATCHES:
+        ways: dict[str, Callable[[], object]] = {"numpy": partial(reference.matches, assets[:batch])}
+        ways |= {name: partial(engine.match, probes[:batch]) for name, engine in engines.items()}
+        ways["read"] = memory.read
+        rounds = by_turns(ways, _ROUNDS[batch])
+        found |= _ratios(rounds, samples.count, batch)
+        for name, engine in engines.items():
+            filters[name][f"cpu_ms_per_asset_b{batch}"] = _median(rounds[name] / batch)
+            filters[name] |= _answers(engine, probes, batch)
+        found[f"faiss_cpu_ms_per_asset_b{batch}"] = round(reference.faiss_ms(assets[:batch]) / batch, 3)
+    for engine in engines.values():
         engine.close()
-        del engine
+    found["filters"] = filters
+    _say(found, say)
     return found
 
 
-def _figures(engine: Engine, probes: list[Probe], batch: int) -> dict[str, Any]:
-    some = probes[:batch]
-    spent = cpu_ms(lambda: engine.match(some)) / batch
+def _ratios(rounds: Rounds, count: int, batch: int) -> dict[str, float]:
+    """Medians of what is compared within each round."""
+    plain, slowest = rounds[PLAIN], np.max([rounds[name] for name in rounds.keys() - {"numpy", "read", PLAIN}], axis=0)
+    # What the engine has to read: its codes, and four columns of four bytes.
+    bound = count * (DIM + 16) * rounds["read"] / _BANDWIDTH_BYTES
+    return {
+        f"numpy_cpu_ms_per_asset_b{batch}": _median(rounds["numpy"] / batch),
+        f"bound_ms_b{batch}": _median(bound),
+        f"ratio_to_numpy_b{batch}": _median(plain / rounds["numpy"]),
+        f"ratio_to_bound_b{batch}": _median(plain / bound),
+        f"filters_add_b{batch}": _median(slowest / plain - 1),
+    }
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return round(float(np.median(values)), 3)
+
+
+def _answers(engine: Engine, probes: list[Probe], batch: int) -> dict[str, Any]:
+    """How long an answer takes, and what is in it."""
     walls = []
-    for number in range(_SINGLES if batch == 1 else _ROUNDS):
-        chosen = [probes[number % len(probes)]] if batch == 1 else some
+    for number in range(_SINGLES if batch == 1 else 5):
+        chosen = [probes[number % len(probes)]] if batch == 1 else probes[:batch]
         started = time.perf_counter()
         matched = engine.match(chosen)
         walls.append((time.perf_counter() - started) * 1e3)
     return {
-        f"cpu_ms_per_asset_b{batch}": round(spent, 3),
         f"p50_ms_b{batch}": round(float(np.percentile(walls, 50)), 2),
         f"p99_ms_b{batch}": round(float(np.percentile(walls, 99)), 2),
         f"matched_b{batch}": round(sum(each.stats.matched for each in matched) / len(matched), 1),
@@ -125,20 +171,14 @@ def _figures(engine: Engine, probes: list[Probe], batch: int) -> dict[str, Any]:
     }
 
 
-def _line(row: dict[str, Any]) -> str:
-    parts = [f"{row[f'cpu_ms_per_asset_b{batch}']:.3f} CPU-ms an asset in batches of {batch}" for batch in BATCHES]
-    return ", ".join(parts) + f"; {row['bytes_per_query']:.0f} bytes a stored query"
-
-
-def reference_row(samples: Samples) -> dict[str, Any]:
-    """What numpy, faiss and the memory take for the same stored queries, without filters."""
-    reference, assets = Reference(samples), samples.assets(max(BATCHES))
-    row: dict[str, Any] = {"queries": samples.count, "numpy_bytes_per_query": DIM * 4 + 4}
-    for batch in BATCHES:
-        some = assets[:batch]
-        row[f"numpy_cpu_ms_per_asset_b{batch}"] = round(cpu_ms(partial(reference.matches, some)) / batch, 3)
-        row[f"faiss_cpu_ms_per_asset_b{batch}"] = round(reference.faiss_ms(some) / batch, 3)
-    return row
+def _say(found: dict[str, Any], say: Callable[[str], None]) -> None:
+    say(f"  {found['queries']:,} stored queries, CPU-ms an asset alone and in batches of {max(BATCHES)}")
+    for name in ("numpy", "faiss"):
+        alone, together = (found[f"{name}_cpu_ms_per_asset_b{batch}"] for batch in BATCHES)
+        say(f"    {name:<12} {alone:>8.3f} {together:>8.3f}")
+    for name, row in found["filters"].items():
+        alone, together = (row[f"cpu_ms_per_asset_b{batch}"] for batch in BATCHES)
+        say(f"    filter {name:<5} {alone:>8.3f} {together:>8.3f}   {row['bytes_per_query']:.0f} bytes a stored query")
 
 
 def agree(samples: Samples) -> int:
