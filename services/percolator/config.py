@@ -40,7 +40,7 @@ class PercolatorSettings(BaseSettings):
     whole_s_max: float = Field(
         300,
         gt=0,
-        description="How long a job waits for partitions that nobody has loaded; a million take about 100 s.",
+        description="How long a job waits for partitions that nobody has loaded; a million take about 70 s.",
     )
     ask_s_max: float = Field(
         30, gt=0, description="How long another replica may take to match a batch; after that it counts as silent."
@@ -51,7 +51,9 @@ class PercolatorSettings(BaseSettings):
         64, ge=1, le=256, description="Assets matched together; more gain nothing, and each waits for all."
     )
     vectors_dir: Path | None = Field(
-        None, description="Where vectors lie that are too many for memory, 2 KB each; empty: where temporary files do."
+        None,
+        description="Where vectors lie that are too many for memory, 2 KB each, and names and metadata for matches;"
+        " empty: where temporary files do.",
     )
 
 
