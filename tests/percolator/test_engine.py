@@ -260,6 +260,18 @@ def test_shards_together_equal_the_definition(seed: int, batch: int) -> None:
             cases_seen += 1
 
 
+def test_vectors_of_next_to_nothing_hide_nobody() -> None:
+    """Zeros, and numbers too small to be scaled, are coded without overflow, and what stands beside them is found."""
+    engine, rows = new_engine(), [unit([1, 2, 3, 4]), np.zeros(DIM, np.float32), np.full(DIM, 1e-40, np.float32)]
+    with np.errstate(all="raise", under="ignore"):
+        engine.put(
+            StoredQuery(f"p{n}", frozenset({"c1"}), (Query(DENSE[0], dense=row),), 0.5, MATCH_ALL)
+            for n, row in enumerate(rows)
+        )
+        found = engine.match([Probe(Asset("c1", {"metadata": {}}, {DENSE[0]: [rows[0]]}, {}))] * 64)
+    assert [["p0"]] * 64 == [[each.percolator_id for each in one.found] for one in found]
+
+
 def test_the_definition_was_held_often_enough() -> None:
     """The examples above came to at least ten thousand cases."""
     assert cases_seen >= CASES, cases_seen

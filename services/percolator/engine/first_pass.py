@@ -92,7 +92,8 @@ class CodedRows:
         """Set rows: vectors float32[N, D], thresholds float64[N] in 0..1."""
         self._grow(int(rows.max()) + 1)
         steps = np.abs(vectors).max(axis=1) / np.float32(_ROW_CODE_MAX)
-        steps[steps == 0] = 1
+        # Of a row of zeros, or of numbers whose step has no reciprocal: all its codes are 0, and its error says so.
+        steps[steps < np.finfo(np.float32).tiny] = 1
         coded = vectors * (1 / steps)[:, None]
         codes = np.rint(coded, out=coded).astype(np.int8)
         coded *= steps[:, None]
