@@ -20,6 +20,8 @@ _TIED = (sys.executable, "-I", "-S", str(Path(__file__).with_name("tied.py")))
 # Restarts wait longer each time, and start over after this many seconds of running well.
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _RAN_WELL_S = 30.0
+# Between two looks whether a process has ended.
+_LOOK_S = 0.05
 
 Say = Callable[[str, str], None]
 
@@ -84,7 +86,7 @@ class Process:
         if self.pid is not None and self._child is not None:
             self._child.terminate()
             try:
-                await asyncio.wait_for(self._child.wait(), timeout=self.spec.stop_s_max)
+                await asyncio.wait_for(_exit_code(self._child), timeout=self.spec.stop_s_max)
             except TimeoutError:
                 self._say(self.spec.name, f"still running after {self.spec.stop_s_max:.0f} s; killed")
         self._kill_group()
@@ -112,9 +114,10 @@ class Process:
         while True:
             assert self._child is not None
             started = time.monotonic()
-            await self._read(self._child)
-            code = await self._child.wait()
+            reading = asyncio.create_task(self._read(self._child))
+            code = await _exit_code(self._child)
             self._kill_group()
+            await reading
             self.spec.clean_up()
             if self._stopping:
                 return
@@ -146,6 +149,13 @@ class Process:
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._child.pid, signal.SIGKILL)
+
+
+async def _exit_code(child: asyncio.subprocess.Process) -> int:
+    """How a process ended, once it has: asyncio's own `wait` waits for its children too, which hold its output open."""
+    while child.returncode is None:
+        await asyncio.sleep(_LOOK_S)
+    return child.returncode
 
 
 def _reason(code: int) -> str:
