@@ -94,9 +94,11 @@ class Process:
             await self._keeper
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the process itself, as a failure drill does."""
+        """Send a signal to the process itself, as a failure drill does; to one that has just ended, none."""
         if self.pid is not None:
-            os.kill(self.pid, number)
+            # Its end is known here one turn of the loop after the system has forgotten its id.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import Any, Self
 
 import grpc
@@ -215,11 +215,39 @@ class _AsyncExchange(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[ty
 
 
 async def _translated(call: Any) -> AsyncIterator[Any]:
+    ending = _Ending(call)
     try:
         async for answer in call:
             yield answer
     except grpc.aio.AioRpcError as error:
-        raise error_from(error) from error
+        raise error_from(ending.error or error) from error
+
+
+class _Ending:
+    """How a call first ended: the status that the server sent.
+
+    grpc.aio writes INTERNAL over it when there was more to send (https://github.com/grpc/grpc/issues/36066), so that a
+    wrong key would look like a mesh that does not answer.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self.error: grpc.aio.AioRpcError | None = None
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: Any) -> None:
+        if self.error is None:
+            code, trailing, details = map(_at_hand, (call.code(), call.trailing_metadata(), call.details()))
+            self.error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
+
+
+def _at_hand(answer: Coroutine[Any, Any, Any]) -> Any:
+    """What an ended call tells of itself, which takes no waiting."""
+    try:
+        answer.send(None)
+    except StopIteration as returned:
+        return returned.value
+    answer.close()
+    raise RuntimeError("the call has not ended")
 
 
 class _AsyncUpload(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-arg]
@@ -230,11 +258,12 @@ class _AsyncUpload(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[type-
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         call = await continuation(self._ways.details(client_call_details, _async_details), request_iterator)
+        ending = _Ending(call)
         try:
             await call
             return call
         except grpc.aio.AioRpcError as error:
-            return _Refused(call, error_from(error))
+            return _Refused(call, error_from(ending.error or error))
 
 
 def _async_details(**values: Any) -> grpc.aio.ClientCallDetails:

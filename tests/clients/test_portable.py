@@ -155,5 +155,7 @@ async def test_grpc_imports_and_exports(mesh: Mesh, tenant: Api) -> None:
 
     assert 1 == await asyncio.to_thread(work)
     async with AsyncGrpcClient(mesh.grpc_address, "wrong") as stranger:
-        with pytest.raises(errors.Unauthenticated):
-            [each async for each in stranger.percolators.ImportStoredQueries(iter([request]))]
+        # Refused at any moment while it is still sending, it says why.
+        for _ in range(200):
+            with pytest.raises(errors.Unauthenticated):
+                [each async for each in stranger.percolators.ImportStoredQueries(iter([request] * 20))]
