@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, engine_pb2_grpc, feature_pb2, percolator_pb2
 from lensmesh.v1 import pipeline_pb2 as pipeline
-from nats.js.api import StreamInfo
 
 from bench.percolate.samples import COLLECTION, SPACE, Samples, Vectors
 from bench.processes import cpu_seconds
@@ -25,7 +24,7 @@ from services.mesh.bus.tasks import now
 from services.mesh.bus.topology import Bus, BusSettings
 from services.mesh.config import load
 from services.mesh.tenancy import Tenant
-from services.percolator.records import STREAM, key_of
+from services.percolator.records import subject_of
 
 TENANT = Tenant("ns_bench")
 UPDATES_PER_S, UPDATE_S = 1_000, 15
@@ -84,15 +83,13 @@ class Durable:
             for each in queries:
                 vector = each.queries[0].dense
                 assert vector is not None
-                subject = topology.bucket_subject(topology.STORED_QUERIES, key_of(TENANT, each.percolator_id))
-                await self.bus.client.publish(
-                    subject, _record(each.percolator_id, vector, each.min_score).SerializeToString()
-                )
+                record = _record(each.percolator_id, vector, each.min_score)
+                await self.bus.client.publish(subject_of(TENANT, each.percolator_id), record.SerializeToString())
                 number += 1
             await self.bus.client.flush()
             if number % 200_000 == 0:
                 self._say(f"  {number:,} stored queries written in {time.monotonic() - started:.0f} s")
-        while (await self._info()).state.messages < self._samples.count:
+        while await self._written() < self._samples.count:
             await asyncio.sleep(0.2)
 
     async def loading(self, replicas: int) -> dict[str, Any]:
@@ -177,8 +174,9 @@ class Durable:
         await self.bus.close()
         await self.nats.stop()
 
-    async def _info(self) -> StreamInfo:
-        return await self.bus.js.stream_info(STREAM)
+    async def _written(self) -> int:
+        streams = map(topology.bucket_stream, topology.STORED_QUERIES)
+        return sum([(await self.bus.js.stream_info(each)).state.messages for each in streams])
 
     async def _end_percolators(self) -> None:
         await asyncio.gather(*(each.stop() for each in self.percolators))

@@ -237,7 +237,7 @@ class _Ending:
     def _ended(self, call: Any) -> None:
         if self.error is None:
             code, trailing, details = map(_at_hand, (call.code(), call.trailing_metadata(), call.details()))
-            self.error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details)
+            self.error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing, details, "")
 
 
 def _at_hand(answer: Coroutine[Any, Any, Any]) -> Any:

@@ -1,6 +1,6 @@
 """Which partition a stored query belongs to, and which replica loads which partitions.
 
-Partitions are many and fixed, so that a replica that joins or leaves moves whole ones and no key ever changes.
+Partitions are many and fixed, so that a replica that joins or leaves moves whole ones and no record ever moves.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-#: The number of partitions, for ever: it is part of the keys. A few times more than replicas that one would want.
-PARTITIONS = 64
+from services.mesh.bus import topology
+
+#: The number of partitions, for ever: each is a bucket. A few times more than replicas that one would want.
+PARTITIONS = len(topology.STORED_QUERIES)
 
 
 def partition_of(percolator_id: str) -> int:

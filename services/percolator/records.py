@@ -1,4 +1,4 @@
-"""The stored queries as they are kept: one record each in a bucket, under namespace, partition and id.
+"""The stored queries as they are kept: one record each in its partition's bucket, under namespace and id.
 
 What matches, `engine` knows; which replica has which partition in memory, `cluster`.
 """
@@ -6,12 +6,13 @@ What matches, `engine` knows; which replica has which partition in memory, `clus
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import structlog
 from lensmesh.v1 import common_pb2, embedder_pb2, engine_pb2, feature_pb2, percolator_pb2
-from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 from nats.js.kv import KeyValue
 
 from services.mesh.bus import topology
@@ -25,7 +26,6 @@ from services.percolator.partitions import partition_of
 
 log = structlog.get_logger()
 
-STREAM = topology.bucket_stream(topology.STORED_QUERIES)
 # Records read or written at a time by one call.
 _TOGETHER = 64
 # A million records are read at a start, for each of which enumerations are looked up but once.
@@ -33,9 +33,6 @@ _KEYWORD = common_pb2.VECTOR_INDEX_KEYWORD
 _FLOAT32 = np.dtype("<f4")
 # NATS' own error code for a write on another revision than was expected.
 _WRONG_LAST_SEQUENCE = 10071
-# nats-server spends 70 microseconds on a message where there are several filters, and 8 where there is none: for more
-# partitions than these it is cheaper to be sent everything.
-_FILTERED_MAX = 8
 _DELETED = {"KV-Operation": "DEL"}
 
 
@@ -94,45 +91,40 @@ def _query(query: feature_pb2.SearchQuery, vector: embedder_pb2.EmbeddedVector) 
     return Query(space, np.frombuffer(vector.vector.dense, _FLOAT32), None, condition)
 
 
-def key_of(tenant: Tenant, percolator_id: str) -> str:
-    """The key of a stored query. Raises NotFound for what can't be an id."""
-    return tenant.key(_token(partition_of(percolator_id)), percolator_id)
+def stream_of(partition: int) -> str:
+    """The stream under a partition's bucket."""
+    return topology.bucket_stream(topology.STORED_QUERIES[partition])
 
 
-def parts_of(subject: str) -> tuple[str, int, str]:
-    """Namespace, partition and id of the subject of a record."""
-    _, _, namespace_id, token, percolator_id = subject.split(".")
-    return namespace_id, int(token[1:]), percolator_id
+def subject_of(tenant: Tenant, percolator_id: str) -> str:
+    """The subject of a stored query. Raises NotFound for what can't be an id."""
+    return topology.bucket_subject(topology.STORED_QUERIES[partition_of(percolator_id)], tenant.key(percolator_id))
 
 
-def subjects_of(partitions: Iterable[int]) -> list[str]:
-    """The subjects of the records of some partitions, of all namespaces, and of more where there are many of them."""
-    wanted = sorted(partitions)
-    patterns = [f"*.{_token(each)}.*" for each in wanted] if len(wanted) <= _FILTERED_MAX else ["*.*.*"]
-    return [topology.bucket_subject(topology.STORED_QUERIES, each) for each in patterns]
-
-
-def _token(partition: int) -> str:
-    return f"p{partition:02}"
+def parts_of(subject: str) -> tuple[str, str]:
+    """Namespace and id of the subject of a record."""
+    _, _, namespace_id, percolator_id = subject.split(".")
+    return namespace_id, percolator_id
 
 
 class Records:
     """Reads and writes records; who writes learns the revision, to wait for it to be matched."""
 
-    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
+    def __init__(self, bus: Bus, buckets: Sequence[KeyValue]) -> None:
         self._bus = bus
-        self._bucket = bucket
+        self._buckets = buckets
 
     @classmethod
     async def open(cls, bus: Bus) -> Records:
-        """Open the bucket, and move what an older version left in it under the keys of this one."""
-        records = cls(bus, await bus.bucket(topology.STORED_QUERIES))
+        """Open the buckets, and move into them what an older version had in one."""
+        records = cls(bus, [await bus.bucket(each) for each in topology.STORED_QUERIES])
         await records._move_old()
         return records
 
     async def put(self, tenant: Tenant, record: engine_pb2.StoredQueryRecord) -> int:
         """Write a record, in the place of the one with its id; returns the revision."""
-        return await self._bucket.put(key_of(tenant, record.stored_query.percolator_id), record.SerializeToString())
+        bucket, key = self._place(tenant, record.stored_query.percolator_id)
+        return await bucket.put(key, record.SerializeToString())
 
     async def replace(self, tenant: Tenant, record: engine_pb2.StoredQueryRecord) -> int:
         """Write a record in the place of itself; returns the revision.
@@ -140,10 +132,10 @@ class Records:
         Raises:
             NotFound: it is not there any more.
         """
-        key = key_of(tenant, record.stored_query.percolator_id)
+        bucket, key = self._place(tenant, record.stored_query.percolator_id)
         try:
-            known = await self._bucket.get(key)
-            return await self._bucket.update(key, record.SerializeToString(), known.revision)
+            known = await bucket.get(key)
+            return await bucket.update(key, record.SerializeToString(), known.revision)
         except (KeyNotFoundError, KeyWrongLastSequenceError):
             raise _no_query(record.stored_query.percolator_id) from None
 
@@ -180,40 +172,59 @@ class Records:
         record, revision = await self._read(tenant, percolator_id)
         if expired_ns is not None and to_domain(record).expires_ns > expired_ns:
             raise _no_query(percolator_id)
-        headers = _DELETED | {"Nats-Expected-Last-Subject-Sequence": str(revision)}
-        subject = topology.bucket_subject(topology.STORED_QUERIES, key_of(tenant, percolator_id))
-        try:
-            return (await self._bus.js.publish(subject, b"", headers=headers)).seq
-        except BadRequestError as error:
-            if error.err_code != _WRONG_LAST_SEQUENCE:
-                raise
-            raise _no_query(percolator_id) from None
+        removed = await self._publish(tenant, percolator_id, b"", revision, _DELETED)
+        if removed is None:
+            raise _no_query(percolator_id)
+        return removed
 
     async def all(self, tenant: Tenant) -> AsyncIterator[engine_pb2.StoredQueryRecord]:
-        """Every record of a namespace, in the order of their last change."""
-        subject = topology.bucket_subject(topology.STORED_QUERIES, tenant.pattern(None, None))
-        async for entry in scan(self._bus, STREAM, [subject]):
-            yield engine_pb2.StoredQueryRecord.FromString(entry.value)
+        """Every record of a namespace, partition by partition, in each in the order of their last change."""
+        for bucket in topology.STORED_QUERIES:
+            subject = topology.bucket_subject(bucket, tenant.pattern(None))
+            async for entry in scan(self._bus, topology.bucket_stream(bucket), [subject]):
+                yield engine_pb2.StoredQueryRecord.FromString(entry.value)
 
     async def _read(self, tenant: Tenant, percolator_id: str) -> tuple[engine_pb2.StoredQueryRecord, int]:
+        bucket, key = self._place(tenant, percolator_id)
         try:
-            entry = await self._bucket.get(key_of(tenant, percolator_id))
+            entry = await bucket.get(key)
         except KeyNotFoundError:
             raise _no_query(percolator_id) from None
         return engine_pb2.StoredQueryRecord.FromString(entry.value or b""), entry.revision or 0
 
+    def _place(self, tenant: Tenant, percolator_id: str) -> tuple[KeyValue, str]:
+        """The bucket of a stored query, and its key there. Raises NotFound for what can't be an id."""
+        return self._buckets[partition_of(percolator_id)], tenant.key(percolator_id)
+
+    async def _publish(
+        self, tenant: Tenant, percolator_id: str, value: bytes, expected: int, headers: dict[str, str]
+    ) -> int | None:
+        """Write on a revision, 0 for none ever; returns the new one, or None where it is another by now."""
+        headers = headers | {"Nats-Expected-Last-Subject-Sequence": str(expected)}
+        try:
+            return (await self._bus.js.publish(subject_of(tenant, percolator_id), value, headers=headers)).seq
+        except BadRequestError as error:
+            if error.err_code != _WRONG_LAST_SEQUENCE:
+                raise
+            return None
+
     async def _move_old(self) -> None:
-        subject = topology.bucket_subject(topology.STORED_QUERIES, "*.*")
+        stream = topology.bucket_stream(topology.STORED_QUERIES_BEFORE)
+        try:
+            await self._bus.js.stream_info(stream)
+        except NotFoundError:
+            return
         moved = 0
-        async for entry in scan(self._bus, STREAM, [subject]):
+        async for entry in scan(self._bus, stream, []):
             record = engine_pb2.StoredQueryRecord.FromString(entry.value)
-            # That version knew no other.
-            record.stored_query.enabled = True
-            await self.put(Tenant(record.namespace_id), record)
-            moved += 1
-        if moved:
-            await self._bus.js.purge_stream(STREAM, subject=subject)
-            log.info("stored queries moved to their partitions", count=moved)
+            # Keys of namespace and id alone are of a version that knew no other.
+            record.stored_query.enabled |= entry.key.count(".") == 1
+            name, value = record.stored_query.percolator_id, record.SerializeToString()
+            # What is there or was there, another percolator has moved; it may have been changed since.
+            moved += await self._publish(Tenant(record.namespace_id), name, value, 0, {}) is not None
+        with contextlib.suppress(NotFoundError):
+            await self._bus.js.delete_stream(stream)
+        log.info("stored queries moved to the buckets of their partitions", count=moved)
 
 
 def _no_query(percolator_id: str) -> NotFound:

@@ -1,4 +1,4 @@
-"""The stored queries that this replica has in memory: loaded from the bucket by partition, and kept up to date.
+"""The stored queries that this replica has in memory: loaded from the buckets of partitions, and kept up to date.
 
 Changes and matching take turns, each in batches. Matching lets others run every few milliseconds: in a thread of its
 own it would wait for Python's lock hundreds of times a batch whenever the process has other work.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from services.mesh.errors import LensmeshError, Unavailable
 from services.mesh.tenancy import Tenant
 from services.percolator.engine import Engine, IntegerProduct, Matched, Payloads, Probe, Space, StoredQuery
 from services.percolator.partitions import PARTITIONS, partition_of
-from services.percolator.records import STREAM, parts_of, subjects_of, to_domain
+from services.percolator.records import parts_of, stream_of, to_domain
 
 log = structlog.get_logger()
 
@@ -32,8 +32,10 @@ _SEEN_S_MAX = 5.0
 # How long matching goes on before others may run, and for how many turns of the loop: in each, nats-py reads 32 KB.
 _STRETCH_S = 0.002
 _TURNS = 8
-# Progress of loading is logged after so many.
-_SAY_EVERY = 200_000
+# While the last batch of one partition is applied, the first of the next one is on its way.
+_LOADING_MAX = 2
+# Between two lines of progress while loading.
+_SAY_S = 10.0
 
 
 class Shard:
@@ -47,9 +49,13 @@ class Shard:
         self._engines: dict[str, Engine] = {}
         # Held by whoever changes the engines, or is matching.
         self._turn = asyncio.Lock()
+        # What has arrived and waits for its turn: whoever has it first applies all of it.
+        self._arrived: list[tuple[_Follower, Sequence[Entry]]] = []
         # Who follows each partition, and up to which revision its changes are being matched.
         self._followers: dict[int, _Follower] = {}
         self._loaded: set[int] = set()
+        self._loading = asyncio.Semaphore(_LOADING_MAX)
+        self._said_at = 0.0
 
     @property
     def partitions(self) -> frozenset[int]:
@@ -63,23 +69,20 @@ class Shard:
 
     async def load(self, partitions: Iterable[int]) -> None:
         """Load partitions, and go on following them; returns when they are loaded."""
-        wanted = frozenset(partitions) - self._followers.keys()
-        if not wanted:
-            return
-        follower = _Follower(self._bus, wanted, self._apply)
-        self._followers |= dict.fromkeys(wanted, follower)
-        await follower.start()
-        kept = {each for each in wanted if self._followers.get(each) is follower}
-        self._loaded |= kept
-        log.info("stored queries loaded", partitions=len(kept), count=self.count)
+        followers = {
+            each: _Follower(self._bus, each, self._apply) for each in partitions if each not in self._followers
+        }
+        if followers:
+            self._followers |= followers
+            await asyncio.gather(*map(self._load, followers.values()))
+            log.info("stored queries loaded", partitions=len(self._loaded), count=self.count)
 
     async def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
         for partition in frozenset(partitions) & self._followers.keys():
             follower = self._followers.pop(partition)
             self._loaded.discard(partition)
-            if follower not in self._followers.values():
-                await follower.stop()
+            await follower.stop()
             async with self._turn:
                 for namespace_id, engine in list(self._engines.items()):
                     engine.remove_partition(partition)
@@ -87,7 +90,7 @@ class Shard:
 
     async def close(self) -> None:
         """Follow no more."""
-        for follower in set(self._followers.values()):
+        for follower in self._followers.values():
             await follower.stop()
         for engine in self._engines.values():
             engine.close()
@@ -180,16 +183,33 @@ class Shard:
             known = self._engines[tenant.namespace_id] = Engine(self._product, self._directory, self._payloads)
         return known
 
-    async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
-        """Bring changes into the engines: the last one of each key counts."""
-        latest = {entry.subject: entry for entry in entries}
-        async with self._turn:
-            self._change([each for each in map(_Change.of, latest.values()) if self._is_followed(each, follower)])
-        telemetry.STORED_QUERIES.set(self.count)
+    async def _load(self, follower: _Follower) -> None:
+        async with self._loading:
+            if not self._is_followed(follower):
+                return
+            await follower.start()
+        if self._is_followed(follower):
+            self._loaded.add(follower.partition)
+        if self.loading and time.monotonic() - self._said_at > _SAY_S:
+            self._said_at = time.monotonic()
+            log.info("loading stored queries", count=self.count, partitions_left=len(self.loading))
 
-    def _is_followed(self, change: _Change, follower: _Follower) -> bool:
-        """Whether a follower is the one to say what becomes of a stored query: it may be sent others', too."""
-        return self._followers.get(change.partition) is follower
+    def _is_followed(self, follower: _Follower) -> bool:
+        """Whether what a follower brings is still wanted."""
+        return self._followers.get(follower.partition) is follower
+
+    async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
+        """Bring changes into the engines, and with them those that wait for their turn, too."""
+        self._arrived.append((follower, entries))
+        async with self._turn:
+            arrived, self._arrived = self._arrived, []
+            # The last one of each key counts.
+            latest = {
+                each.subject: (who.partition, each) for who, some in arrived if self._is_followed(who) for each in some
+            }
+            if latest:
+                self._change([_Change.of(*each) for each in latest.values()])
+                telemetry.STORED_QUERIES.set(self.count)
 
     def _change(self, changes: Sequence[_Change]) -> None:
         put: dict[str, list[StoredQuery]] = defaultdict(list)
@@ -237,18 +257,19 @@ class _Change(NamedTuple):
     entry: Entry
 
     @classmethod
-    def of(cls, entry: Entry) -> _Change:
-        return cls(*parts_of(entry.subject), entry)
+    def of(cls, partition: int, entry: Entry) -> _Change:
+        namespace_id, percolator_id = parts_of(entry.subject)
+        return cls(namespace_id, partition, percolator_id, entry)
 
 
 class _Follower:
-    """Follows the records of some partitions, and hands on what comes in batches, one after the other."""
+    """Follows the records of a partition, and hands on what comes in batches, one after the other."""
 
     def __init__(
-        self, bus: Bus, partitions: frozenset[int], apply: Callable[[_Follower, Sequence[Entry]], object]
+        self, bus: Bus, partition: int, apply: Callable[[_Follower, Sequence[Entry]], Awaitable[None]]
     ) -> None:
+        self.partition = partition
         self._bus = bus
-        self._subjects = subjects_of(partitions)
         self._apply = apply
         self._revision = 0
         self._moved = asyncio.Condition()
@@ -283,8 +304,7 @@ class _Follower:
 
     async def _follow(self) -> None:
         applying: asyncio.Task[None] | None = None
-        count = 0
-        async for entries in follow_batches(self._bus, STREAM, self._subjects):
+        async for entries in follow_batches(self._bus, stream_of(self.partition), ()):
             # One batch is applied while the next one comes in.
             if applying:
                 await applying
@@ -292,13 +312,10 @@ class _Follower:
             if not entries or not entries[-1].pending:
                 await applying
                 self._loaded.set()
-            count += len(entries)
-            if not self._loaded.is_set() and count % _SAY_EVERY < len(entries):
-                log.info("loading stored queries", loaded=count, left=entries[-1].pending)
 
     async def _applied(self, entries: Sequence[Entry]) -> None:
         if entries:
-            await self._apply(self, entries)  # type: ignore[misc]
+            await self._apply(self, entries)
             async with self._moved:
                 self._revision = entries[-1].sequence
                 self._moved.notify_all()

@@ -77,7 +77,10 @@ CLAIMS = "lensmesh_claims"
 NAMESPACES = "lensmesh_namespaces"
 COLLECTIONS = "lensmesh_collections"
 KEYS = "lensmesh_keys"
-STORED_QUERIES = "lensmesh_stored_queries"
+# The stored queries: a bucket for each partition of them, so that a percolator is sent those of its own and no others.
+STORED_QUERIES = tuple(f"lensmesh_stored_queries_{partition:02}" for partition in range(64))
+# Where an older version had all of them.
+STORED_QUERIES_BEFORE = "lensmesh_stored_queries"
 MATCHES = "lensmesh_matches"
 # The percolators that are there, and what each has loaded.
 PERCOLATORS = "lensmesh_percolators"
@@ -98,7 +101,7 @@ IDEMPOTENCY = "lensmesh_idempotency"
 # What keys used, by day.
 USAGE = "lensmesh_usage"
 BUCKETS = (
-    *(TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS),
+    *(TASKS, CLAIMS, NAMESPACES, COLLECTIONS, KEYS, *STORED_QUERIES, MATCHES, LOGOS, SMALL_BLOBS, GENERATIONS),
     *(LEFTOVERS, SECRETS, IDEMPOTENCY, USAGE, DELIVERIES, PERCOLATORS),
 )
 _DAY_S = 86_400.0
