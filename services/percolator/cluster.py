@@ -21,6 +21,7 @@ from nats.js.kv import KeyValue
 from services.mesh.bus import topology
 from services.mesh.bus.follow import follow, scan
 from services.mesh.bus.topology import Bus
+from services.mesh.cancelling import cancelled
 from services.mesh.errors import Unavailable
 from services.mesh.rpc import RpcSettings, channel
 from services.mesh.tenancy import derived_id
@@ -85,9 +86,7 @@ class Cluster:
         """Load and give up partitions as replicas come and go, until `stop`."""
         tasks = [*self._tasks, asyncio.create_task(self._move()), asyncio.create_task(self._stopping.wait())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        for ended in await cancelled(*tasks):
             if isinstance(ended, Exception):
                 raise ended
 

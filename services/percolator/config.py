@@ -40,7 +40,7 @@ class PercolatorSettings(BaseSettings):
     whole_s_max: float = Field(
         300,
         gt=0,
-        description="How long a job waits for partitions that nobody has loaded; a million take about 70 s.",
+        description="How long a job waits for partitions that nobody has loaded; a million take about 40 s.",
     )
     ask_s_max: float = Field(
         30, gt=0, description="How long another replica may take to match a batch; after that it counts as silent."

@@ -17,6 +17,7 @@ from nats.js.errors import Error as JetStreamError
 
 from services.mesh import telemetry
 from services.mesh.bus.follow import Entry
+from services.mesh.cancelling import cancelled
 from services.mesh.tenancy import Tenant
 from services.percolator.config import WebhookSettings
 from services.percolator.delivery_records import CHECKPOINT, DeliveryRecords
@@ -61,9 +62,8 @@ class Deliverer:
         try:
             await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (stopped, *tasks):
-                task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+            stopped.cancel()
+            ended = await cancelled(*tasks)
         await self._drain()
         for error in ended:
             if isinstance(error, Exception):
@@ -216,6 +216,4 @@ class Deliverer:
         running = [lane.task for lane in self._lanes.values() if lane.task]
         if running:
             await asyncio.wait(running, timeout=self._settings.drain_s_max)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await cancelled(*running)

@@ -19,6 +19,7 @@ from lensmesh.v1 import engine_pb2
 from services.mesh import telemetry
 from services.mesh.bus.follow import Entry, follow_batches
 from services.mesh.bus.topology import Bus
+from services.mesh.cancelling import cancelled
 from services.mesh.errors import LensmeshError, Unavailable
 from services.mesh.tenancy import Tenant
 from services.percolator.engine import Engine, IntegerProduct, Matched, Payloads, Probe, Space, StoredQuery
@@ -54,6 +55,8 @@ class Shard:
         # Who follows each partition, and up to which revision its changes are being matched.
         self._followers: dict[int, _Follower] = {}
         self._loaded: set[int] = set()
+        # Those that are not wanted any more, but may still be in the engines.
+        self._dropping: set[int] = set()
         self._loading = asyncio.Semaphore(_LOADING_MAX)
         self._said_at = 0.0
 
@@ -79,19 +82,21 @@ class Shard:
 
     async def drop(self, partitions: Iterable[int]) -> None:
         """Forget partitions."""
-        for partition in frozenset(partitions) & self._followers.keys():
-            follower = self._followers.pop(partition)
-            self._loaded.discard(partition)
-            await follower.stop()
-            async with self._turn:
-                for namespace_id, engine in list(self._engines.items()):
+        dropped = frozenset(partitions) & self._followers.keys()
+        followers = [self._followers.pop(each) for each in dropped]
+        self._loaded -= dropped
+        self._dropping |= dropped
+        await asyncio.gather(*(each.stop() for each in followers))
+        async with self._turn:
+            for namespace_id, engine in list(self._engines.items()):
+                for partition in dropped - self._followers.keys():
                     engine.remove_partition(partition)
-                    self._let_go(namespace_id)
+                self._let_go(namespace_id)
+            self._dropping -= dropped
 
     async def close(self) -> None:
         """Follow no more."""
-        for follower in self._followers.values():
-            await follower.stop()
+        await asyncio.gather(*(each.stop() for each in self._followers.values()))
         for engine in self._engines.values():
             engine.close()
         self._payloads.close()
@@ -169,13 +174,10 @@ class Shard:
 
     def _asked(self, partitions: frozenset[int] | None) -> list[int] | None:
         """The partitions that the engine has to tell apart; None: there is no need to."""
-        if partitions is None or partitions == self._followers.keys():
-            partitions, asked = frozenset(self._followers), None
-        else:
-            asked = sorted(partitions)
-        if missing := partitions - self._loaded:
+        wanted = frozenset(self._followers) if partitions is None else partitions
+        if missing := wanted - self._loaded:
             raise Unavailable(f"{len(missing)} of {PARTITIONS} partitions of stored queries are not loaded here yet")
-        return asked
+        return None if wanted == self._followers.keys() | self._dropping else sorted(wanted)
 
     def _engine(self, tenant: Tenant) -> Engine:
         known = self._engines.get(tenant.namespace_id)
@@ -292,8 +294,7 @@ class _Follower:
 
     async def stop(self) -> None:
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
 
     async def seen(self, revision: int) -> None:
         try:

@@ -29,6 +29,7 @@ from services.mesh.bus import topology
 from services.mesh.bus.mirror import Mirror
 from services.mesh.bus.tasks import now
 from services.mesh.bus.topology import Bus
+from services.mesh.cancelling import cancelled
 from services.mesh.errors import LensmeshError, NotFound, ResourceExhausted, Unavailable
 from services.mesh.tenancy import Tenant, derived_uuid
 from services.vision.acquire import Acquirer
@@ -83,8 +84,7 @@ class Logos:
     async def close(self) -> None:
         """Follow no more."""
         if self._remaking:
-            self._remaking.cancel()
-            await asyncio.gather(self._remaking, return_exceptions=True)
+            await cancelled(self._remaking)
         await self._mirror.stop()
 
     async def ping(self) -> None:

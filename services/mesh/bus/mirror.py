@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from services.mesh.bus import topology
 from services.mesh.bus.follow import follow
 from services.mesh.bus.topology import Bus
+from services.mesh.cancelling import cancelled
 from services.mesh.errors import Unavailable
 
 MessageT = TypeVar("MessageT", bound=Message)
@@ -57,8 +58,7 @@ class Mirror(Generic[MessageT]):
     async def stop(self) -> None:
         """Follow no more."""
         if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled(self._task)
 
     async def ping(self) -> None:
         """Raise unless the bucket is being followed."""
