@@ -1,12 +1,13 @@
 """The stored queries that this replica has in memory: loaded from the buckets of partitions, and kept up to date.
 
-Changes and matching take turns, each in batches. Matching lets others run every few milliseconds: in a thread of its
-own it would wait for Python's lock hundreds of times a batch whenever the process has other work.
+Matching lets others run every few milliseconds, changes among them: in a thread of its own it would wait for Python's
+lock hundreds of times a batch whenever the process has other work.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -33,6 +34,8 @@ _SEEN_S_MAX = 5.0
 # How long matching goes on before others may run, and for how many turns of the loop: in each, nats-py reads 32 KB.
 _STRETCH_S = 0.002
 _TURNS = 8
+# More changes wait until a matching has ended: it scores each of them exactly, for each asset.
+_MEANWHILE_MAX = 1_000
 # While the last batch of one partition is applied, the first of the next one is on its way.
 _LOADING_MAX = 2
 # Between two lines of progress while loading.
@@ -48,15 +51,15 @@ class Shard:
         self._product = IntegerProduct()
         self._payloads = Payloads(directory)
         self._engines: dict[str, Engine] = {}
-        # Held by whoever changes the engines, or is matching.
+        # Held by who is matching, and by who loads or drops what is matched against.
         self._turn = asyncio.Lock()
-        # What has arrived and waits for its turn: whoever has it first applies all of it.
+        # Changes that have arrived: whoever comes first applies all of them.
         self._arrived: list[tuple[_Follower, Sequence[Entry]]] = []
         # Who follows each partition, and up to which revision its changes are being matched.
         self._followers: dict[int, _Follower] = {}
         self._loaded: set[int] = set()
-        # Those that are not wanted any more, but may still be in the engines.
-        self._dropping: set[int] = set()
+        # Changes since the last matching began.
+        self._meanwhile = 0
         self._loading = asyncio.Semaphore(_LOADING_MAX)
         self._said_at = 0.0
 
@@ -77,6 +80,7 @@ class Shard:
         }
         if followers:
             self._followers |= followers
+            self._said_at = time.monotonic()
             await asyncio.gather(*map(self._load, followers.values()))
             log.info("stored queries loaded", partitions=len(self._loaded), count=self.count)
 
@@ -85,14 +89,12 @@ class Shard:
         dropped = frozenset(partitions) & self._followers.keys()
         followers = [self._followers.pop(each) for each in dropped]
         self._loaded -= dropped
-        self._dropping |= dropped
         await asyncio.gather(*(each.stop() for each in followers))
         async with self._turn:
             for namespace_id, engine in list(self._engines.items()):
                 for partition in dropped - self._followers.keys():
                     engine.remove_partition(partition)
                 self._let_go(namespace_id)
-            self._dropping -= dropped
 
     async def close(self) -> None:
         """Follow no more."""
@@ -121,18 +123,21 @@ class Shard:
             Unavailable: one of the partitions is not loaded.
         """
         async with self._turn:
-            steps = self._engine(tenant).steps(probes, self._asked(partitions))
-            rested = time.perf_counter()
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    matched: list[Matched] = end.value
-                    return matched
-                if time.perf_counter() - rested > _STRETCH_S:
-                    for _ in range(_TURNS):
-                        await asyncio.sleep(0)
-                    rested = time.perf_counter()
+            engine, self._meanwhile = self._engine(tenant), 0
+            with contextlib.closing(engine.steps(probes, self._asked(partitions))) as steps:
+                rested = time.perf_counter()
+                while True:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        matched: list[Matched] = end.value
+                        break
+                    if time.perf_counter() - rested > _STRETCH_S:
+                        for _ in range(_TURNS):
+                            await asyncio.sleep(0)
+                        rested = time.perf_counter()
+            self._let_go(tenant.namespace_id)
+            return matched
 
     def keys(
         self,
@@ -172,12 +177,12 @@ class Shard:
             raise Unavailable("the partition of this stored query is not loaded here; try again")
         await follower.seen(revision)
 
-    def _asked(self, partitions: frozenset[int] | None) -> list[int] | None:
-        """The partitions that the engine has to tell apart; None: there is no need to."""
+    def _asked(self, partitions: frozenset[int] | None) -> list[int]:
+        """The partitions to look into, of all that the engines may have: some are being loaded, or dropped."""
         wanted = frozenset(self._followers) if partitions is None else partitions
         if missing := wanted - self._loaded:
             raise Unavailable(f"{len(missing)} of {PARTITIONS} partitions of stored queries are not loaded here yet")
-        return None if wanted == self._followers.keys() | self._dropping else sorted(wanted)
+        return sorted(wanted)
 
     def _engine(self, tenant: Tenant) -> Engine:
         known = self._engines.get(tenant.namespace_id)
@@ -201,17 +206,26 @@ class Shard:
         return self._followers.get(follower.partition) is follower
 
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
-        """Bring changes into the engines, and with them those that wait for their turn, too."""
+        """Bring changes into the engines, even while matching is under way, unless they are many or being loaded."""
+        if follower.partition not in self._loaded or self._meanwhile >= _MEANWHILE_MAX:
+            async with self._turn:
+                self._bring([(follower, entries)])
+            return
         self._arrived.append((follower, entries))
-        async with self._turn:
-            arrived, self._arrived = self._arrived, []
-            # The last one of each key counts.
-            latest = {
-                each.subject: (who.partition, each) for who, some in arrived if self._is_followed(who) for each in some
-            }
-            if latest:
-                self._change([_Change.of(*each) for each in latest.values()])
-                telemetry.STORED_QUERIES.set(self.count)
+        # One turn of the loop later there are more, and together they cost less.
+        await asyncio.sleep(0)
+        arrived, self._arrived = self._arrived, []
+        self._meanwhile += sum(len(some) for _, some in arrived)
+        self._bring(arrived)
+
+    def _bring(self, arrived: Sequence[tuple[_Follower, Sequence[Entry]]]) -> None:
+        # The last one of each key counts.
+        latest = {
+            each.subject: (who.partition, each) for who, some in arrived if self._is_followed(who) for each in some
+        }
+        if latest:
+            self._change([_Change.of(*each) for each in latest.values()])
+            telemetry.STORED_QUERIES.set(self.count)
 
     def _change(self, changes: Sequence[_Change]) -> None:
         put: dict[str, list[StoredQuery]] = defaultdict(list)
@@ -233,9 +247,9 @@ class Shard:
             self._let_go(namespace_id)
 
     def _let_go(self, namespace_id: str) -> None:
-        """Forget the engine of a namespace that has no stored query any more, and its file with it."""
+        """Forget the engine of a namespace without stored queries, and its file with it, unless it is matching."""
         engine = self._engines.get(namespace_id)
-        if engine is not None and not len(engine):
+        if engine is not None and not len(engine) and not engine.is_matching:
             del self._engines[namespace_id]
             engine.close()
 

@@ -20,10 +20,13 @@ from services.percolator.engine import (
     Engine,
     Found,
     IntegerProduct,
+    Matched,
     Probe,
     Query,
     StoredQuery,
+    core,
     exact_rows,
+    first_pass,
 )
 
 DENSE = ((1, "v1"), (2, "v1"), (2, "v2"))
@@ -130,8 +133,16 @@ def oracle(stored: Mapping[str, StoredQuery], probe: Probe) -> list[Found]:
 def assert_same(expected: Sequence[Found], found: Sequence[Found]) -> None:
     """The same stored queries in the same order, scores equal to 1e-5."""
     assert [each.percolator_id for each in expected] == [each.percolator_id for each in found]
-    for one, other in zip(expected, found, strict=True):
-        assert np.allclose((one.score, *one.query_scores), (other.score, *other.query_scores), rtol=0, atol=1e-5)
+    assert are_same(expected, found)
+
+
+def are_same(expected: Sequence[Found], found: Sequence[Found]) -> bool:
+    """Whether they are the same stored queries in the same order, scores equal to 1e-5."""
+    return len(expected) == len(found) and all(
+        (one.percolator_id, len(one.query_scores)) == (other.percolator_id, len(other.query_scores))
+        and np.allclose((one.score, *one.query_scores), (other.score, *other.query_scores), rtol=0, atol=1e-5)
+        for one, other in zip(expected, found, strict=True)
+    )
 
 
 def new_engine() -> Engine:
@@ -321,6 +332,47 @@ def test_what_was_removed_leaves_no_trace(seed: int) -> None:
     for probe, matched in zip(probes, engine.match(probes, partitions=some), strict=True):
         assert_same(oracle({key: each for key, each in stored.items() if each.partition in some}, probe), matched.found)
     assert len(stored) == len(engine)
+
+
+@pytest.mark.parametrize("exact_ns", [2_000.0, 1e15], ids=["what is cheaper first", "first pass first"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_changes_in_the_middle_of_matching(monkeypatch: pytest.MonkeyPatch, exact_ns: float, seed: int) -> None:
+    """Each asset is matched against the stored queries as they were at some moment since matching began."""
+    # Many small blocks, so that there are many steps between which something changes.
+    monkeypatch.setattr(core, "_EXACT_NS", exact_ns)
+    monkeypatch.setattr(first_pass, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(first_pass, "_FIRST_ROWS", 4)
+    draw = Draw(seed)
+    engine, stored = new_engine(), dict[str, StoredQuery]()
+
+    def change() -> None:
+        some = [draw.stored_query(int(draw.random.integers(60))) for _ in range(draw.random.integers(1, 5))]
+        if draw.random.random() < 0.4:
+            for each in some:
+                engine.remove(each.percolator_id)
+                stored.pop(each.percolator_id, None)
+        else:
+            engine.put(some)
+            stored.update((each.percolator_id, each) for each in some)
+
+    for _ in range(int(draw.random.integers(1, 25))):
+        change()
+    probes = [draw.probe() for _ in range(draw.random.integers(1, 5))]
+    steps, moments = engine.steps(probes), [dict(stored)]
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: list[Matched] = end.value
+            break
+        assert engine.is_matching
+        if draw.random.random() < 0.5:
+            change()
+            moments.append(dict(stored))
+    assert not engine.is_matching
+    for probe, matched in zip(probes, found, strict=True):
+        assert any(are_same(oracle(moment, probe), matched.found) for moment in moments)
 
 
 @settings(max_examples=50, deadline=None)

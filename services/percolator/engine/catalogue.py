@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,8 @@ class Catalogue:
         self._free_queries: dict[int, list[int]] = {}
         # Stored queries that everything in their scope matches, even without a vector.
         self.always: set[int] = set()
+        # For each matching under way, the stored queries that have changed since it began.
+        self._changed_since: list[set[int]] = []
         self.space_numbers: dict[Space, int] = {}
         self.spaces: list[DenseSpace | KeywordSpace] = []
         self.indexes: list[int] = []
@@ -81,6 +84,7 @@ class Catalogue:
             for query in stored.queries:
                 self._space_for(query.space, None if query.dense is None else len(query.dense))
         numbers = [self._take(each.percolator_id) for each in latest]
+        self._note_changed(numbers)
         places = np.array(numbers, np.int64)
         self._live.put(places, True)
         self.threshold.put(places, [each.min_score if each.enabled else np.inf for each in latest])
@@ -112,6 +116,7 @@ class Catalogue:
         self._payloads.free(int(self._payload_place[number]), int(self._payload_size[number]))
         self.threshold[number], self.count[number], self._live[number] = np.inf, 0, False
         self._free.append(number)
+        self._note_changed([number])
 
     def remove_partition(self, partition: int) -> None:
         """Remove all stored queries of a partition."""
@@ -150,6 +155,25 @@ class Catalogue:
     def payload(self, number: int) -> bytes:
         """What comes back with the matches of a stored query."""
         return self._payloads.read(int(self._payload_place[number]), int(self._payload_size[number]))
+
+    @property
+    def is_matching(self) -> bool:
+        """Whether a matching has begun and not ended."""
+        return bool(self._changed_since)
+
+    @contextlib.contextmanager
+    def _noting_changes(self) -> Iterator[set[int]]:
+        """The numbers of the stored queries that change from now on."""
+        changed: set[int] = set()
+        self._changed_since.append(changed)
+        try:
+            yield changed
+        finally:
+            self._changed_since = [each for each in self._changed_since if each is not changed]
+
+    def _note_changed(self, numbers: Iterable[int]) -> None:
+        for each in self._changed_since:
+            each.update(numbers)
 
     def close(self) -> None:
         """Let go of files."""

@@ -55,7 +55,10 @@ class Engine(Catalogue):
     def steps(
         self, probes: Sequence[Probe], partitions: Sequence[int] | None = None, now_ns: int | None = None
     ) -> Generator[None, None, list[Matched]]:
-        """Match in steps of a few milliseconds; between them its caller may do something else, but change nothing.
+        """Match in steps of a few milliseconds, between which stored queries may be put and removed.
+
+        Each asset is matched against the stored queries as they are at one moment between the call and its answer:
+        those that have changed since are scored without a first pass, which may have seen what they were.
 
         A dense query's score is the cosine clipped to 0..1, the best where the asset has several vectors in one index;
         a keyword query's is the inner product, clipped likewise; a query whose index the asset lacks, or whose own
@@ -70,29 +73,32 @@ class Engine(Catalogue):
             What each asset matches.
         """
         now_ns = time.time_ns() if now_ns is None else now_ns
-        selected = [self._selected(probe.asset, len(probes)) for probe in probes]
-        yield
-        scanned = yield from self._scan(
-            [probe.asset if chosen is None else None for probe, chosen in zip(probes, selected, strict=True)],
-            min((probe.min_score for probe in probes), default=0.0),
-        )
         allowed = None
         if partitions is not None:
             allowed = np.zeros(256, np.bool_)
             allowed[list(partitions)] = True
         matched = []
-        for probe, chosen, found in zip(probes, selected, scanned, strict=True):
-            words = self._words(probe.asset)
-            if chosen is None:
-                candidates = self._candidates(found, words, probe.min_score)
-                numbers = self._in_scope(candidates, probe.asset)
-            else:
-                candidates = numbers = chosen
-            numbers = numbers[self.expires_ns.values[numbers] > now_ns]
-            if allowed is not None:
-                numbers = numbers[allowed[self.partition.values[numbers]]]
-            matched.append(self._score(probe, numbers, words, len(candidates)))
+        with self._noting_changes() as changed:
+            selected = [self._selected(probe.asset, len(probes)) for probe in probes]
             yield
+            scanned = yield from self._scan(
+                [probe.asset if chosen is None else None for probe, chosen in zip(probes, selected, strict=True)],
+                min((probe.min_score for probe in probes), default=0.0),
+            )
+            for probe, chosen, found in zip(probes, selected, scanned, strict=True):
+                words = self._words(probe.asset)
+                candidates = self._candidates(found, words, probe.min_score) if chosen is None else chosen
+                if changed:
+                    candidates = np.union1d(candidates, np.fromiter(changed, np.int64, len(changed)))
+                    candidates = candidates[self.threshold.values[candidates] < np.inf]
+                numbers = candidates
+                if chosen is None or changed:
+                    numbers = self._in_scope(candidates, probe.asset)
+                numbers = numbers[self.expires_ns.values[numbers] > now_ns]
+                if allowed is not None:
+                    numbers = numbers[allowed[self.partition.values[numbers]]]
+                matched.append(self._score(probe, numbers, words, len(candidates)))
+                yield
         return matched
 
     def _selected(self, asset: Asset, batch: int) -> Numbers | None:
@@ -146,7 +152,10 @@ class Engine(Catalogue):
             pairs: list[tuple[Numbers, Numbers]] = []
             for which, rows in dense.coded.scan(np.stack(given), min_score, dense.rows.used):
                 if len(rows):
-                    pairs.append((positions[which], dense.rows.owners.values[rows]))
+                    owners = dense.rows.owners.values[rows]
+                    # Rows that were given back since the call are nobody's.
+                    owned = owners >= 0
+                    pairs.append((positions[which[owned]], owners[owned]))
                 yield
             if pairs:
                 of_assets, owners = (np.concatenate(each) for each in zip(*pairs, strict=True))

@@ -122,6 +122,8 @@ class CodedRows:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Pairs of a vector and a row that may reach its threshold: indices into `vectors`, and rows; block by block.
 
+        Rows may be set and cleared between two blocks; of those that are, it says nothing for certain.
+
         Args:
             vectors: of unit length, float32[B, D].
             min_score: no score below is wanted, whatever the thresholds are.
