@@ -341,6 +341,7 @@ def test_changes_in_the_middle_of_matching(monkeypatch: pytest.MonkeyPatch, exac
     """Each asset is matched against the stored queries as they were at some moment since matching began."""
     # Many small blocks, so that there are many steps between which something changes.
     monkeypatch.setattr(core, "_EXACT_NS", exact_ns)
+    monkeypatch.setattr(first_pass, "_TILE_ROWS", 4)
     monkeypatch.setattr(first_pass, "BLOCK_ROWS", 16)
     monkeypatch.setattr(first_pass, "_FIRST_ROWS", 4)
     draw = Draw(seed)

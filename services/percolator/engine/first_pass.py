@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from services.percolator.engine.types import Dense
 
-# Rows of a full block: many, as a call costs as much as a lone asset's product with hundreds of rows. An odd number of
-# cache lines, because lines of codes a power of two apart share a few sets of the cache, which costs a sixth.
-BLOCK_ROWS = 257 * 64
-_FIRST_ROWS = BLOCK_ROWS // 64
-# Fewer vectors are multiplied one by one: the product of a single one reads a block as it is, any other packs it first.
-_TOGETHER_MIN = 8
+# Rows that stand together, dimension by dimension, so that memory is read in one go: a lone asset takes three quarters
+# of what it takes where each dimension has all rows of a block, eight assets two thirds.
+_TILE_ROWS = 64
+# Rows of a full block: many, as a call costs as much as a lone asset's product with hundreds of rows.
+BLOCK_ROWS = 256 * _TILE_ROWS
+_FIRST_ROWS = 4 * _TILE_ROWS
 _ROW_CODE_MAX, _ASSET_CODE_MAX, _ASSET_ZERO = 127, 63, 64
 # The largest float32 that is an int32, too.
 _INT32_MAX = np.float32(2**31 - 128)
@@ -33,7 +33,7 @@ _SLACK = 1e-6
 
 
 class IntegerProduct:
-    """Products of unsigned with signed 8-bit matrices, in the calling thread."""
+    """Products of an unsigned with several signed 8-bit matrices, in the calling thread."""
 
     def __init__(self) -> None:
         options = onnxruntime.SessionOptions()
@@ -42,12 +42,7 @@ class IntegerProduct:
         self._session = onnxruntime.InferenceSession(_matmul_integer(), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, left: NDArray[np.uint8], right: NDArray[np.int8]) -> NDArray[np.int32]:
-        """left [B, D] times right [D, N]: int32[B, N]."""
-        if 1 < len(left) < _TOGETHER_MIN:
-            return np.concatenate([self._run(each[None], right) for each in left])
-        return self._run(left, right)
-
-    def _run(self, left: NDArray[np.uint8], right: NDArray[np.int8]) -> NDArray[np.int32]:
+        """left [B, D] times each of right [T, D, N]: int32[T, B, N]."""
         product: NDArray[np.int32] = self._session.run(None, {"A": left, "B": right})[0]
         return product
 
@@ -61,13 +56,13 @@ def _matmul_integer() -> bytes:
     def part(field: int, content: bytes) -> bytes:
         return bytes([field << 3 | 2, len(content)]) + content
 
-    def tensor(name: bytes, kind: int) -> bytes:
-        shape = part(2, part(1, b"") + part(1, b""))
+    def tensor(name: bytes, kind: int, rank: int) -> bytes:
+        shape = part(2, rank * part(1, b""))
         return part(1, name) + part(2, part(1, number(1, kind) + shape))
 
     node = part(1, b"A") + part(1, b"B") + part(2, b"Y") + part(4, b"MatMulInteger")
-    graph = part(1, node) + part(2, b"product") + part(11, tensor(b"A", 2)) + part(11, tensor(b"B", 3))
-    return number(1, 9) + part(8, number(2, 13)) + part(7, graph + part(12, tensor(b"Y", 6)))
+    graph = part(1, node) + part(2, b"product") + part(11, tensor(b"A", 2, 2)) + part(11, tensor(b"B", 3, 3))
+    return number(1, 9) + part(8, number(2, 13)) + part(7, graph + part(12, tensor(b"Y", 6, 3)))
 
 
 class CodedRows:
@@ -76,7 +71,8 @@ class CodedRows:
     def __init__(self, dim: int, product: IntegerProduct) -> None:
         self._dim = dim
         self._product = product
-        self._blocks = [np.zeros((dim, _FIRST_ROWS), np.int8)]
+        # Each int8[T, D, 64]: the tiles of a block.
+        self._blocks = [self._block(_FIRST_ROWS)]
         # By row: its threshold, 1 / s, what its error takes from a bound, and what the asset's zero adds to it.
         self._threshold = np.full(_FIRST_ROWS, _NEVER, np.float32)
         self._steps = np.ones(_FIRST_ROWS, np.float32)
@@ -104,14 +100,10 @@ class CodedRows:
         self._threshold[rows], self._steps[rows] = thresholds, 1 / steps
         self._lift[rows] = (_SLACK + self._coded_norm_max * errors) / steps
         self._shift[rows] = _ASSET_ZERO * codes.sum(axis=1, dtype=np.int32) - self._margin
-        for number in np.unique(rows // BLOCK_ROWS):
-            here = rows // BLOCK_ROWS == number
-            columns = rows[here] - number * BLOCK_ROWS
-            first, count = int(columns[0]), len(columns)
-            if int(columns[-1]) == first + count - 1 and np.all(np.diff(columns) == 1):
-                self._blocks[number][:, first : first + count] = codes[here].T
-            else:
-                self._blocks[number][:, columns] = codes[here].T
+        blocks, (tiles, columns) = rows // BLOCK_ROWS, np.divmod(rows % BLOCK_ROWS, _TILE_ROWS)
+        for number in np.unique(blocks):
+            here = blocks == number
+            self._blocks[number][tiles[here], :, columns[here]] = codes[here]
 
     def clear(self, rows: NDArray[np.int64]) -> None:
         """Make rows that nothing reaches."""
@@ -132,16 +124,18 @@ class CodedRows:
         scale = (float(np.abs(vectors).max()) or 1.0) / _ASSET_CODE_MAX
         codes = np.rint(vectors / scale)
         error = float(np.linalg.norm(vectors - codes * scale, axis=1).max() * self._norm_max * (1 + 1e-5))
-        left, lowest = (codes + _ASSET_ZERO).astype(np.uint8), self._lowest(scale, error, min_score)
+        left = (codes + _ASSET_ZERO).astype(np.uint8)
+        lowest = self._lowest(scale, error, min_score).reshape(-1, 1, _TILE_ROWS)
         for number, block in enumerate(self._blocks):
-            start, width = number * BLOCK_ROWS, block.shape[1]
+            start, first = number * BLOCK_ROWS, number * (BLOCK_ROWS // _TILE_ROWS)
             if start >= used:
                 return
-            reached = self._product(left, block) >= lowest[start : start + width]
+            reached = self._product(left, block) >= lowest[first : first + len(block)]
             # Many blocks have none, which a look at whole words finds out soonest.
             places = np.flatnonzero(reached) if reached.any() else _NOTHING
-            which, rows = np.divmod(places, width)
-            yield which, rows + start
+            lines, columns = np.divmod(places, _TILE_ROWS)
+            tiles, which = np.divmod(lines, len(left))
+            yield which, start + tiles * _TILE_ROWS + columns
 
     def _lowest(self, scale: float, error: float, min_score: float) -> NDArray[np.int32]:
         """The product below which each row can't reach its threshold, int32[rows]."""
@@ -160,16 +154,18 @@ class CodedRows:
         squares: NDArray[np.float32] = np.einsum("ij,ij->i", vectors, vectors)
         return np.sqrt(squares.astype(np.float64)) * (1 + self._dim * float(np.finfo(np.float32).eps))
 
+    def _block(self, rows: int) -> NDArray[np.int8]:
+        return np.zeros((rows // _TILE_ROWS, self._dim, _TILE_ROWS), np.int8)
+
     def _grow(self, rows: int) -> None:
         while len(self._threshold) < rows:
-            last = self._blocks[-1]
-            if last.shape[1] < BLOCK_ROWS:
-                wider = np.zeros((self._dim, last.shape[1] * 4), np.int8)
-                wider[:, : last.shape[1]] = last
-                self._blocks[-1] = wider
-                more = wider.shape[1] - last.shape[1]
+            last, before = self._blocks[-1], len(self._threshold)
+            if before < BLOCK_ROWS:
+                self._blocks[-1] = self._block(before * 4)
+                self._blocks[-1][: len(last)] = last
+                more = before * 3
             else:
-                self._blocks.append(np.zeros((self._dim, BLOCK_ROWS), np.int8))
+                self._blocks.append(self._block(BLOCK_ROWS))
                 more = BLOCK_ROWS
             self._threshold = np.concatenate([self._threshold, np.full(more, _NEVER, np.float32)])
             self._steps = np.concatenate([self._steps, np.ones(more, np.float32)])
