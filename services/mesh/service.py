@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.mesh import telemetry
 from services.mesh.bus import topology
 from services.mesh.bus.topology import Bus, BusSettings
+from services.mesh.cancelling import cancelled
 from services.mesh.config import ConfigError, MeshSettings, load_or_exit
 from services.mesh.rpc import RpcServer, RpcSettings
 
@@ -74,7 +75,7 @@ class Frame:
     bus: Bus
 
 
-Build = Callable[[Frame], Awaitable[Parts]]
+Build = Callable[[Frame], Coroutine[Any, Any, Parts]]
 
 
 def main(name: str, build: Build) -> None:
@@ -97,7 +98,16 @@ async def _run(name: str, mesh: MeshSettings, build: Build) -> None:
     if bus is None:
         return
     gc.set_threshold(_GC_ALLOCATIONS, 20, 20)
-    parts = await build(Frame(mesh, rpc, bus))
+    stopped = asyncio.create_task(stopping.wait())
+    building = asyncio.create_task(build(Frame(mesh, rpc, bus)))
+    await asyncio.wait({building, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not building.done():
+        await cancelled(building)
+        # Nothing was promised to anybody, so there is nothing to wait for the server to take.
+        await bus.client.close()
+        log.info("stopped before it was ready", service=name)
+        return
+    parts = building.result()
     port = await parts.rpc.start(parts.rpc_address)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.metrics_host)
@@ -105,7 +115,6 @@ async def _run(name: str, mesh: MeshSettings, build: Build) -> None:
     readiness = asyncio.create_task(_keep_readiness(parts, settings.ready_check_s))
     _calm_collector()
     log.info("started", service=name, grpc_port=port)
-    stopped = asyncio.create_task(stopping.wait())
     # A runnable that ends by itself has failed: the process ends with it, and its supervisor starts it anew.
     await asyncio.wait({stopped, *running}, return_when=asyncio.FIRST_COMPLETED)
     failed = [task for task in running if task.done() and task.exception()]

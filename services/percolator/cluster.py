@@ -78,8 +78,13 @@ class Cluster:
         async for entry in scan(bus, _STREAM, [_SUBJECT]):
             cluster._hear(engine_pb2.PercolatorMember.FromString(entry.value))
         cluster._tasks = [asyncio.create_task(each()) for each in (cluster._listen, cluster._beat)]
-        while missing := cluster._share() - shard.partitions:
-            await cluster._load(missing)
+        try:
+            while missing := cluster._share() - shard.partitions:
+                await cluster._load(missing)
+        except BaseException:
+            await cancelled(*cluster._tasks)
+            await shard.close()
+            raise
         return cluster
 
     async def run(self) -> None:

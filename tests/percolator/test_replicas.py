@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from services.mesh.bus import topology
 from services.mesh.bus.topology import BusSettings
 from services.mesh.tenancy import Tenant
 from services.percolator.partitions import PARTITIONS, partition_of, share
-from services.percolator.records import Records
+from services.percolator.records import Records, stream_of
 from services.percolator.shard import Shard
 from tests.percolator.replicas import (
     NAMESPACE,
@@ -214,6 +215,22 @@ async def test_what_an_older_version_had_in_one_bucket_is_moved(replicas: Replic
     assert sorted([changed, *stored[2:]], key=str) == sorted(found, key=str)
     with pytest.raises(NotFoundError):
         await bus.js.stream_info(topology.bucket_stream(old))
+    await bus.close()
+
+
+async def test_one_that_is_stopped_while_it_loads_ends(replicas: Replicas) -> None:
+    """Told to end, a percolator does so before it has loaded everything, even though nats-server is silent."""
+    bus = await topology.connect(replicas.nats_url, "test", stream_replicas=1, settings=BusSettings())
+    starting = asyncio.create_task(replicas.start(0))
+    while not await bus.js.consumers_info(stream_of(0)):
+        await asyncio.sleep(0)
+    replicas.nats.kill(signal.SIGSTOP)
+    starting.cancel()
+    await replicas.stop(0)
+    replicas.nats.kill(signal.SIGCONT)
+    said = [line for line in replicas.lines if line.startswith("percolator: ")]
+    assert [] == [line for line in said if "started" in line or "killed" in line]
+    assert any("stopped before it was ready" in line for line in said)
     await bus.close()
 
 
