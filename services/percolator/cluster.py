@@ -83,6 +83,7 @@ class Cluster:
                 await cluster._load(missing)
         except BaseException:
             await cancelled(*cluster._tasks)
+            await cluster.close()
             await shard.close()
             raise
         return cluster

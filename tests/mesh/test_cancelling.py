@@ -12,6 +12,7 @@ async def test_a_task_that_misses_a_cancellation_ends_all_the_same() -> None:
     """It is cancelled again; what others returned or raised is told."""
 
     async def misses_one() -> None:
+        # Both longer than any test may take: nothing but a cancellation ends them.
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(600)
         await asyncio.sleep(600)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from runner.process import Process, Spec
 
-# A process whose child keeps its output open, as the processes of Triton's models do.
+# A process whose child keeps its output open, as the processes of Triton's models do. Both sleep longer than any test
+# may take: nothing but a signal ends them.
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
