@@ -208,7 +208,8 @@ class Shard:
 
     async def _apply(self, follower: _Follower, entries: Sequence[Entry]) -> None:
         """Bring changes into the engines, even while matching is under way, unless they are many or being loaded."""
-        if follower.partition not in self._loaded or self._meanwhile >= _MEANWHILE_MAX:
+        too_many = self._meanwhile >= _MEANWHILE_MAX and self._turn.locked()
+        if too_many or follower.partition not in self._loaded:
             async with self._turn:
                 self._bring([(follower, entries)])
             return
